@@ -1,0 +1,29 @@
+"""What every test shares: a home folder of its own for data and stores, one thread, no stray environment."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden_path() -> Path:
+    """The folder of reference numbers."""
+    return GOLDEN
+
+
+@pytest.fixture(autouse=True)
+def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keeps a test away from the user's store, data and settings.
+
+    The folder is the same for all tests of one process, so that the digits are drawn once.
+    """
+    home = tmp_path_factory.getbasetemp() / "lossforge-home"
+    home.mkdir(exist_ok=True)
+    monkeypatch.setenv("LOSSFORGE_HOME", str(home))
+    monkeypatch.delenv("LOSSFORGE_STORE", raising=False)
+    return home
