@@ -1,0 +1,49 @@
+"""Torch modules for loss definitions, and where they go into an mmdet detector.
+
+Importing this package makes mmdet importable without compiled mmcv (`losses.mmcv_ops`) and
+registers the losses and heads in mmdet's ``MODELS``; import it before mmdet.
+"""
+
+# isort: off
+import losses.mmcv_ops  # noqa: F401  before anything that imports mmdet
+
+# isort: on
+from losses.apply import apply_loss
+from losses.catalog import CATALOG, load_definition
+from losses.definition import (
+    BRANCHES,
+    Branch,
+    ExpressionBranch,
+    LossDefinition,
+    StockBranch,
+    space_role,
+)
+from losses.errors import DefinitionError, LossesError, MissingOpError, UnsupportedHeadError
+from losses.expression_losses import BoxExpressionLoss, SigmoidExpressionLoss, SoftmaxExpressionLoss
+from losses.families import FAMILIES, Family, detector_family
+from losses.heads import build_iou_aware_head
+from losses.paths import configs_dir
+
+__all__ = [
+    "BRANCHES",
+    "CATALOG",
+    "FAMILIES",
+    "BoxExpressionLoss",
+    "Branch",
+    "DefinitionError",
+    "ExpressionBranch",
+    "Family",
+    "LossDefinition",
+    "LossesError",
+    "MissingOpError",
+    "SigmoidExpressionLoss",
+    "SoftmaxExpressionLoss",
+    "StockBranch",
+    "UnsupportedHeadError",
+    "apply_loss",
+    "build_iou_aware_head",
+    "configs_dir",
+    "detector_family",
+    "load_definition",
+    "space_role",
+]
