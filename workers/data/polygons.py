@@ -14,11 +14,11 @@ def mask_to_polygons(mask: np.ndarray) -> list[list[float]]:
     that touch only at a corner are separate polygons; holes are dropped, since COCO polygons
     cannot say "outside". The order is that of the topmost, then leftmost corner.
     """
-    polygons = []
-    for loop in _loops(_edges(mask)):
-        if _signed_area(loop) > 0:
-            polygons.append([float(value) for point in _without_straight(loop) for value in point])
-    return polygons
+    return [
+        [float(value) for point in _without_straight(loop) for value in point]
+        for loop in _loops(_edges(mask))
+        if _signed_area(loop) > 0
+    ]
 
 
 def polygon_area(polygon: list[float]) -> float:

@@ -18,7 +18,7 @@ DIGITS_PER_SCENE = (3, 6)
 MAX_COVERED = 0.3  # share of the smaller of two boxes that both may share
 CONTRAST = (45, 150)  # grey levels between ink and the mean of what lies behind it
 NOISE = 12  # grey levels, uniform in -NOISE .. NOISE
-_INK = (0.25, 0.6)  # share of full ink in a scan where opacity begins and where it is complete
+_INK = (0.35, 0.65)  # share of full ink in a scan where opacity begins and where it is complete
 _PLACES_TRIED = 30
 
 

@@ -25,7 +25,7 @@ from workers.data.split import Split
 from workers.home import lossforge_home
 
 NAME = "digits-v1"
-CLASSES = tuple("zero one two three four five six seven eight nine".split())
+CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 IMAGES: Mapping[str, int] = MappingProxyType(
     {"search_train": 800, "search_val": 300, "confirm": 300, "test": 500}
 )
@@ -138,7 +138,7 @@ def _write(root: Path) -> None:
                     "url": "https://creativecommons.org/licenses/by/4.0/",
                 }
             ],
-            "categories": [{"id": i, "name": name} for i, name in enumerate(CLASSES)],
+            "categories": [{"id": i, "name": label} for i, label in enumerate(CLASSES)],
             "images": images,
             "annotations": annotations,
         }

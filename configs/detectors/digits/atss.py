@@ -1,0 +1,28 @@
+# ATSS (Zhang et al., 2020) for the embedded digits: focal, GIoU and centerness losses.
+_base_ = ["./_base.py"]
+
+model = dict(
+    type="ATSS",
+    data_preprocessor={{_base_.data_preprocessor}},
+    backbone={{_base_.backbone}},
+    neck={{_base_.neck}},
+    bbox_head=dict(
+        type="ATSSHead",
+        num_classes={{_base_.num_classes}},
+        in_channels=32,
+        feat_channels=32,
+        stacked_convs=2,
+        norm_cfg=dict(type="BN", requires_grad=True),
+        anchor_generator=dict(
+            type="AnchorGenerator", ratios=[1.0], octave_base_scale=4, scales_per_octave=1, strides=[4, 8, 16]
+        ),
+        bbox_coder=dict(type="DeltaXYWHBBoxCoder", target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[0.1, 0.1, 0.2, 0.2]),
+        loss_cls=dict(type="FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+        loss_bbox=dict(type="GIoULoss", loss_weight=2.0),
+        loss_centerness=dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0),
+    ),
+    train_cfg=dict(assigner=dict(type="ATSSAssigner", topk=9), allowed_border=-1, pos_weight=-1, debug=False),
+    test_cfg=dict(
+        nms_pre=300, min_bbox_size=0, score_thr=0.02, nms=dict(type="nms", iou_threshold=0.5), max_per_img=50
+    ),
+)

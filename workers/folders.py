@@ -1,0 +1,119 @@
+"""Work folders: one per child process, under the home folder, gone when the process is."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from workers.home import lossforge_home
+
+_LOCK = ".lock"
+
+
+def work_root() -> Path:
+    """The folder under which all work folders of this machine's user lie."""
+    return lossforge_home() / "work"
+
+
+class WorkFolder:
+    """A folder that is locked as long as its owner lives.
+
+    The lock is the kernel's (``flock``) and so ends with the owner, however it ends: a folder
+    whose lock can be had is stale, and `collect_garbage` may remove it.
+    """
+
+    def __init__(self) -> None:
+        root = work_root()
+        root.mkdir(parents=True, exist_ok=True)
+        collect_garbage()
+        # Under the root's lock, or garbage collection could see the folder before it is locked.
+        with _locked(root / _LOCK):
+            self.path = Path(tempfile.mkdtemp(prefix="worker-", dir=root))
+            self._lock: int | None = _acquire(self.path / _LOCK)
+
+    def remove(self) -> None:
+        """Deletes the folder with all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What `collect_garbage` found.
+
+    Attributes:
+        folders: the stale work folders.
+        bytes: their size on disk.
+    """
+
+    folders: tuple[Path, ...]
+    bytes: int
+
+
+def collect_garbage(dry_run: bool = False) -> Garbage:
+    """Removes the work folders whose owner is gone (killed, or the machine went down).
+
+    Args:
+        dry_run: only looks, removes nothing.
+    """
+    root = work_root()
+    if not root.is_dir():
+        return Garbage((), 0)
+    with _locked(root / _LOCK):
+        stale = tuple(sorted(folder for folder in root.iterdir() if _is_stale(folder)))
+        size = sum(path.lstat().st_size for folder in stale for path in _files(folder))
+        if not dry_run:
+            for folder in stale:
+                shutil.rmtree(folder, ignore_errors=True)
+    return Garbage(stale, size)
+
+
+def _is_stale(folder: Path) -> bool:
+    if not folder.is_dir() or folder.is_symlink():
+        return False
+    lock = _acquire(folder / _LOCK)
+    if lock is None:
+        return False
+    os.close(lock)
+    return True
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+
+
+def _acquire(path: Path) -> int | None:
+    """The descriptor that holds the lock, or None when another has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds the lock of the folder of all work folders, waiting for it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

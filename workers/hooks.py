@@ -1,0 +1,171 @@
+"""What watches a trial: curves, divergence and the clock. Nothing here steers the training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+
+MAX_POINTS = 100
+
+
+class Diverged(Exception):  # noqa: N818 - an event
+    """A loss, a gradient or a weight is no longer finite; the message says which and when."""
+
+
+class CurveRecorder(Hook):
+    """Records the losses of a training, averaged between points.
+
+    Args:
+        steps: of the whole training; there are at most `MAX_POINTS` points.
+    """
+
+    priority = "NORMAL"
+
+    def __init__(self, steps: int) -> None:
+        self._every = -(-steps // MAX_POINTS)
+        self._steps = steps
+        self._window: list[dict[str, float]] = []
+        self._points: list[dict[str, float]] = []
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Takes the losses of one step."""
+        losses = {name: value.item() for name, value in outputs.items() if "loss" in name}
+        self._window.append(losses)
+        step = batch_idx + 1
+        if step % self._every == 0 or step == self._steps:
+            self._close_window(step)
+
+    def _close_window(self, step: int) -> None:
+        names = set.intersection(*(set(losses) for losses in self._window))
+        number = len(self._window)
+        point = {name: sum(part[name] for part in self._window) / number for name in names}
+        self._points.append({"step": float(step), **point})
+        self._window = []
+
+    @property
+    def curves(self) -> dict[str, list[float]]:
+        """ "step" and every loss that is part of all points, lists of one length."""
+        if not self._points:
+            return {}
+        everywhere = set.intersection(*(set(point) for point in self._points))
+        names = ["step", *sorted(everywhere - {"step"})]
+        return {name: [point[name] for point in self._points] for name in names}
+
+
+class FiniteGuard(Hook):
+    """Ends the training at the first loss, gradient or weight that is not finite.
+
+    Losses are looked at where the model returns them, before the backward pass; gradients as the
+    optimiser takes them: clipped, and unscaled in mixed precision, whose scaler is right to meet
+    infinities and skips these steps itself; weights once, before the evaluation.
+
+    Raises:
+        Diverged: out of the training loop.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self) -> None:
+        self._step = 0
+        self._handles: list[Any] = []
+
+    def before_train(self, runner: Any) -> None:
+        """Attaches to the model and its optimisers."""
+        self._handles.append(runner.model.register_forward_hook(self._look_at_losses))
+        wrapper = runner.optim_wrapper
+        single = hasattr(wrapper, "optimizer")
+        for part in [wrapper] if single else [part for _, part in wrapper.items()]:
+            self._handles.append(part.optimizer.register_step_pre_hook(self._look_at_gradients))
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Counts, for the message."""
+        self._step = batch_idx + 1
+
+    def before_val(self, runner: Any) -> None:
+        """Looks at the weights that are about to be evaluated."""
+        for name, value in runner.model.state_dict().items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise Diverged(f"{name} is not finite after step {self._step}")
+
+    def _look_at_losses(self, model: Any, inputs: Any, output: Any) -> None:
+        if not model.training or not isinstance(output, Mapping):
+            return
+        for name, value in output.items():
+            if "loss" not in name:
+                continue
+            for part in value if isinstance(value, list | tuple) else [value]:
+                if not bool(torch.isfinite(part.detach()).all()):
+                    raise Diverged(f"{name} is not finite at step {self._step}")
+
+    def _look_at_gradients(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        gradients = [
+            parameter.grad.detach()
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        # The infinity norm of a tensor is finite exactly when all of it is.
+        norms = [
+            torch.linalg.vector_norm(grad, ord=float("inf")) for grad in gradients if grad.numel()
+        ]
+        if norms and not bool(torch.isfinite(torch.stack(norms)).all()):
+            raise Diverged(f"a gradient is not finite at step {self._step}")
+
+
+class ScoreKeeper(Hook):
+    """Keeps what the evaluation found.
+
+    Attributes:
+        scores: names, as ``coco/bbox_mAP``, to values; empty before the evaluation.
+    """
+
+    priority = "NORMAL"
+
+    def __init__(self) -> None:
+        self.scores: dict[str, float] = {}
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Takes the metrics."""
+        self.scores = {name: float(value) for name, value in (metrics or {}).items()}
+
+
+class PhaseClock(Hook):
+    """Measures the phases of a trial.
+
+    Args:
+        began: when it began, on the clock of `time.monotonic`.
+    """
+
+    priority = "LOWEST"
+
+    def __init__(self, began: float) -> None:
+        self._marks = [began]
+
+    def before_train(self, runner: Any) -> None:
+        """The setup has ended."""
+        self._marks.append(time.monotonic())
+
+    def before_val(self, runner: Any) -> None:
+        """The training has ended."""
+        self._marks.append(time.monotonic())
+
+    def after_val(self, runner: Any) -> None:
+        """The evaluation has ended."""
+        self._marks.append(time.monotonic())
+
+    def seconds(self) -> dict[str, float]:
+        """ "setup", "train", "evaluate" and "total" up to now; phases not reached are 0."""
+        now = time.monotonic()
+        reached = (self._marks + [now])[:4]
+        ends = reached + [reached[-1]] * (4 - len(reached))
+        phases = {
+            name: ends[index + 1] - ends[index]
+            for index, name in enumerate(("setup", "train", "evaluate"))
+        }
+        return {**phases, "total": now - self._marks[0]}
