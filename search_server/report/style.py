@@ -1,4 +1,4 @@
-"""Colours, fonts and small typography shared by the panels of a report; safe for colour-blind readers."""
+"""Colours and fonts of a report, safe for colour-blind readers, and small typography."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -77,6 +77,6 @@ def light_grid(axes: Axes, which: str = "y") -> None:
 
 
 def shortened(text: str, limit: int) -> str:
-    """One printable line of at most ``limit`` characters; anything else becomes a visible escape."""
+    """One printable line of at most ``limit`` characters; the rest becomes visible escapes."""
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return line if len(line) <= limit else line[: limit - 1] + "…"

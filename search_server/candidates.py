@@ -1,0 +1,173 @@
+"""Makes candidates: draws from what a searcher proposes until one is new and verified."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+from numpy.random import Generator
+
+from losses import LossDefinition
+from primitives import Expression, canonical
+from search_server.errors import JobError
+from search_server.formulas import branch_text
+from search_server.funnel.verification import verify
+from search_server.searchers import Observation, Problem, Proposal
+from search_server.store import CandidateRecord
+from search_server.store.records import Origin, Stage
+
+ACCEPTED, KNOWN = "accepted", "known"
+LOOK_EVERY = 64  # draws between two looks at whether to stop
+
+
+class Stopped(Exception):  # noqa: N818 - an event
+    """The search was asked to stop while a candidate was being drawn."""
+
+
+class NothingNew(JobError):  # noqa: N818 - an event
+    """No way of the searcher's led to a candidate within its draws."""
+
+    def __init__(self, index: int, counts: Counter[tuple[str, str]]) -> None:
+        worst = ", ".join(f"{why} {count}" for (_, why), count in counts.most_common(3))
+        super().__init__(
+            f"no new loss for candidate {index} in {counts.total()} draws ({worst}); "
+            "raise funnel.verify.max_draws, or widen the search space"
+        )
+
+
+@dataclass
+class Draws:
+    """The draws that led to one candidate: how many had which outcome, and a sample of them.
+
+    Every expression that was rejected is a draw; those that passed together, one per branch, are
+    one draw, which is `accepted` or `known`.
+    """
+
+    keep: int = 0
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    traced: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def note(self, origin: str, drawn: Iterable[Expression], outcome: str) -> None:
+        """Count one draw; the first `keep` of every kind of outcome are kept as text."""
+        self.counts[origin, outcome] += 1
+        if self.counts[origin, outcome] <= self.keep:
+            self.traced.append((origin, " ; ".join(map(str, drawn)), outcome))
+
+
+def baseline_record(definition: LossDefinition) -> CandidateRecord:
+    """Candidate 0: what all others are measured against; it starts at the proxy task."""
+    return _record(0, "baseline", (), definition, stage="proxy", name=definition.name)
+
+
+def find_candidate(
+    index: int,
+    proposals: Iterable[Proposal],
+    problem: Problem,
+    rng: Generator,
+    known: Container[str],
+    draws: Draws,
+    max_draws: int,
+    first_stage: str,
+    stopped: Callable[[], bool],
+) -> CandidateRecord:
+    """The first draw that is verified in every branch and not known; every draw is counted.
+
+    Raises:
+        NothingNew: all proposals were used up.
+        Stopped: `stopped` said so.
+    """
+    for proposal in proposals:
+        limit = max_draws if proposal.limit is None else proposal.limit
+        found = _draw(index, proposal, problem, rng, known, draws, limit, stopped)
+        if found is not None:
+            name = proposal.start.name if proposal.origin == "named" else None
+            return _record(index, proposal.origin, proposal.parents, found, first_stage, name)
+    raise NothingNew(index, draws.counts)
+
+
+def _draw(
+    index: int,
+    proposal: Proposal,
+    problem: Problem,
+    rng: Generator,
+    known: Container[str],
+    draws: Draws,
+    limit: int,
+    stopped: Callable[[], bool],
+) -> LossDefinition | None:
+    """Draws branch by branch until all passed and the whole is new; `limit` holds per branch."""
+    left = dict.fromkeys(proposal.draws, limit)
+    while True:
+        passed: dict[str, Expression] = {}
+        for branch, draw in proposal.draws.items():
+            while branch not in passed:
+                if left[branch] == 0:
+                    return None
+                if left[branch] % LOOK_EVERY == 0 and stopped():
+                    raise Stopped
+                left[branch] -= 1
+                drawn = draw(rng)
+                verdict = verify(drawn)
+                if verdict.accepted:
+                    passed[branch] = drawn
+                else:
+                    draws.note(proposal.origin, (drawn,), str(verdict.condition))
+        definition = proposal.start
+        if proposal.origin != "named":
+            definition = problem.filled(proposal.start, passed, f"candidate-{index}")
+        outcome = KNOWN if definition.key in known else ACCEPTED
+        draws.note(proposal.origin, passed.values(), outcome)
+        if outcome == ACCEPTED:
+            return definition
+        if not passed:
+            return None
+
+
+def observation(record: CandidateRecord, problem: Problem) -> Observation:
+    """What a searcher sees of a resolved candidate."""
+    definition = LossDefinition.from_json(record.definition)
+    return Observation(
+        record.index,
+        definition,
+        problem.expressions(definition),
+        record.fitness,
+        record.simulate_score,
+    )
+
+
+def generator(seed: int, index: int) -> Generator:
+    """The generator of candidate `index`: its own, so that it depends on nothing drawn before."""
+    return np.random.default_rng([seed, index])
+
+
+def _record(
+    index: int,
+    origin: str,
+    parents: tuple[int, ...],
+    definition: LossDefinition,
+    stage: str,
+    name: str | None,
+) -> CandidateRecord:
+    return CandidateRecord(
+        index=index,
+        origin=cast(Origin, origin),
+        parents=parents,
+        definition=definition.to_json(),
+        key=definition.key,
+        name=name,
+        cls_text=_shown(definition, "cls"),
+        bbox_text=_shown(definition, "bbox"),
+        size=sum(expression.size for expression in definition.expressions.values()),
+        stage=cast(Stage, stage),
+    )
+
+
+def _shown(definition: LossDefinition, branch: str) -> str | None:
+    """A branch for people: the canonical expression, a stock loss's summary, or None."""
+    if branch in definition.expressions:
+        return str(canonical(definition.expressions[branch]))
+    given = definition.branch(branch)
+    return None if given is None else branch_text(given)

@@ -1,0 +1,154 @@
+"""The search itself: ask, drop the known, verify, simulate, train, record, tell."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from search_server.candidates import (
+    Draws,
+    NothingNew,
+    Stopped,
+    baseline_record,
+    find_candidate,
+    generator,
+)
+from search_server.executors import Executor
+from search_server.jobs import Job, open_job
+from search_server.ledger import Ledger
+from search_server.progress import Progress, snapshot
+from search_server.store import CandidateRecord, Store
+from search_server.store.records import JobState
+
+Observer = Callable[[Progress], None]
+
+MARGIN = 1  # trials handed out beyond the slots, so that no slot waits for the controller
+PATIENCE = 0.5  # seconds to wait for a result before looking at clock and signals again
+
+
+def run_job(
+    store: Store,
+    job_id: str,
+    executor: Executor,
+    observer: Observer | None = None,
+    stop: threading.Event | None = None,
+    trace: int = 0,
+) -> JobState:
+    """Run a job, or go on with one, until it is done or interrupted; returns its new state.
+
+    What was finished is never repeated: all that a decision depends on is in the store. Trials that
+    were running when a process died are run again.
+
+    Args:
+        observer: called with the progress after every change, in this thread.
+        stop: when set, running trials are cancelled and the job is `interrupted`.
+        trace: how many draws of every outcome to keep as text, for each candidate.
+
+    Raises:
+        JobError: there is no such job, or another process runs it.
+        IllegalMove: the job is finished.
+    """
+    store.set_job_state(job_id, "running")
+    stop = stop or threading.Event()
+    state: JobState = "interrupted"
+    reason = ""
+    try:
+        job = open_job(store, job_id)
+        state, reason = _search(store, job, executor, observer, stop, trace)
+    except KeyboardInterrupt:
+        reason = "stopped by the user"
+    except BaseException as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        executor.cancel_all()
+        store.set_job_state(job_id, state, reason)
+    return state
+
+
+def _search(
+    store: Store,
+    job: Job,
+    executor: Executor,
+    observer: Observer | None,
+    stop: threading.Event,
+    trace: int,
+) -> tuple[JobState, str]:
+    """The loop. Returns the job's new state and why."""
+    ledger = Ledger(store, job)
+    deadline = _deadline(job)
+    reason = ""
+    ledger.decide()
+    while not ledger.finished:
+        if stop.is_set():
+            return "interrupted", "stopped by the user"
+        if time.monotonic() > deadline:
+            return "interrupted", f"the limit of {job.spec.limits.job_hours:g} hours was reached"
+        if asking := ledger.may_ask():
+            for seen in ledger.news():
+                job.searcher.tell(seen)
+            draws = Draws(keep=trace)
+            try:
+                ledger.add(_make(job, ledger, draws, stop), draws)
+            except NothingNew as error:
+                ledger.end_at(ledger.next - 1)
+                reason = str(error)
+            except Stopped:
+                continue
+        free = executor.slots() + MARGIN - len(ledger.running)
+        for key in ledger.waiting(free):
+            executor.submit(key, ledger.start(key))
+        for key, result in executor.wait(0.0 if asking else PATIENCE):
+            ledger.finish(key, result)
+        ledger.decide()
+        if observer is not None:
+            observer(snapshot(job, ledger, executor.slots()))
+    made = ledger.last
+    return ("failed" if reason and made < 1 else "done"), reason
+
+
+def _make(job: Job, ledger: Ledger, draws: Draws, stop: threading.Event) -> CandidateRecord:
+    """The next candidate: the baseline, then whatever the searcher finds."""
+    index = ledger.next
+    if index == 0:
+        return baseline_record(job.baseline)
+    rng = generator(job.spec.seed, index)
+    return find_candidate(
+        index,
+        job.searcher.ask(index, rng),
+        job.problem,
+        rng,
+        known=ledger.known,
+        draws=draws,
+        max_draws=job.spec.funnel.verify.max_draws,
+        first_stage=job.stages.first,
+        stopped=stop.is_set,
+    )
+
+
+def _deadline(job: Job) -> float:
+    """When this run of the job has to stop, on the clock of `time.monotonic`."""
+    hours = job.spec.limits.job_hours
+    return float("inf") if hours is None else time.monotonic() + 3600 * hours
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C or SIGTERM sets; the second one ends the program at once."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

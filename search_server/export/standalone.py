@@ -1,0 +1,44 @@
+"""The loss module beside a standalone config: losses, heads and metric without this project."""
+
+import ast
+import importlib.util
+import re
+from pathlib import Path
+
+from losses.bundle import bundle_source
+from search_server.errors import ExportError
+
+_METRIC = "workers.metric"
+
+
+def module_name(path: Path) -> str:
+    """Name of the loss module beside a config: an ASCII identifier that ends in ``_loss``."""
+    stem = re.sub(r"[^a-z0-9]+", "_", path.stem.lower()).strip("_")[:60]
+    if not stem or stem[0].isdigit():
+        stem = f"exported_{stem}".rstrip("_")
+    return f"{stem}_loss"
+
+
+def module_source(lines: list[str]) -> str:
+    """Source of the loss module.
+
+    Args:
+        lines: of the comment at its top, already escaped, without line breaks.
+    """
+    return f"{bundle_source(chr(10).join(lines)).rstrip()}\n\n\n{_metric_source()}"
+
+
+def _metric_source() -> str:
+    """The metric's module without its docstring and future import, which stand at a top only."""
+    spec = importlib.util.find_spec(_METRIC)
+    if spec is None or spec.origin is None:
+        raise ExportError(f"{_METRIC} has no source to export")
+    text = Path(spec.origin).read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    dropped: set[int] = set()
+    for index, node in enumerate(tree.body):
+        future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
+        if future or (index == 0 and ast.get_docstring(tree) is not None):
+            dropped.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    kept = [line for number, line in enumerate(text.splitlines(), 1) if number not in dropped]
+    return f"# ---- {_METRIC}\n\n" + "\n".join(kept).strip("\n") + "\n"

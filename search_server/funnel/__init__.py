@@ -1,0 +1,1 @@
+"""The funnel: the stages that a candidate passes, cheapest first."""

@@ -1,0 +1,254 @@
+"""A job from its spec: checked and written once, opened again from its row as often as needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from losses import (
+    CATALOG,
+    Family,
+    LossDefinition,
+    LossesError,
+    apply_loss,
+    configs_dir,
+    detector_family,
+    space_role,
+)
+from search_server.errors import SpecError
+from search_server.funnel.stages import Stages, TrialKey
+from search_server.leaderboard import trial_group
+from search_server.searchers import Problem, Searcher, make_searcher
+from search_server.spec import DataSpec, JobSpec, NamedPair
+from search_server.store import JobRecord, Store
+from workers import DetectorError, Split, TrialSpec, load_detector, lossforge_home
+from workers.data import DataError, check_split, digits, one_image_per_class, read_classes
+from workers.detector import parse_detector
+
+PACKAGED_DATA = "digits"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as the controller needs it: everything that follows from its row.
+
+    Attributes:
+        detector: text of the detector's config.
+        splits: `search_train`, `search_val`, and `simulate` where the funnel simulates.
+    """
+
+    id: str
+    spec: JobSpec
+    detector: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Split]
+    problem: Problem
+    searcher: Searcher
+    stages: Stages
+    baseline: LossDefinition
+
+    def trial(self, key: TrialKey, definition: Mapping[str, Any]) -> TrialSpec:
+        """The trial of a candidate's definition that a key names."""
+        resources, funnel = self.spec.resources, self.spec.funnel
+        budget = funnel.simulate if key.stage == "simulate" else funnel.proxy
+        assert budget is not None
+        train, evaluate = ("search_train", "search_val")
+        if key.stage == "simulate":
+            train = evaluate = "simulate"  # an over-fit test: does the detector fit these images?
+        return TrialSpec(
+            detector=self.detector,
+            definition=definition,
+            train=self.splits[train],
+            evaluate=self.splits[evaluate],
+            seed=key.seed,
+            steps=budget.steps,
+            batch_size=budget.batch_size,
+            classes=self.classes,
+            device=resources.device,
+            threads=resources.threads,
+            time_limit=self.spec.limits.trial_seconds,
+        )
+
+
+def create_job(store: Store, spec: JobSpec, source: object = "spec") -> str:
+    """Check all of a spec that can be checked before a trial, and write the job; returns its id.
+
+    Args:
+        source: name of the spec's file, for errors.
+
+    Raises:
+        SpecError: detector, data, spaces or losses do not exist or do not fit each other.
+    """
+    job = prepare_job(spec, source)
+    return store.create_job(
+        spec.name, spec.to_json(), job.detector, job.classes, trial_group=group_of(job)
+    )
+
+
+def prepare_job(spec: JobSpec, source: object = "spec") -> Job:
+    """A job that is not in a store, checked; its id is empty. Raises: see `create_job`."""
+    detector = detector_text(spec, source)
+    splits = splits_of(spec)
+    classes = _checked_classes(spec, splits, source)
+    job = _assembled("", spec, detector, classes)
+    config = parse_detector(detector)
+    try:
+        family = detector_family(config)
+    except LossesError as error:
+        raise SpecError(source, "detector", spec.detector, str(error)) from error
+    _check_spaces(spec, family, source)
+    for index, definition in enumerate((job.baseline, *job.problem.named)):
+        try:
+            apply_loss(config, definition)
+        except LossesError as error:
+            field = f"searcher.named.{index - 1}" if index else "baseline"
+            raise SpecError(source, field, definition.name, str(error)) from error
+    return job
+
+
+def open_job(store: Store, job_id: str) -> Job:
+    """The job in the store.
+
+    Raises:
+        JobError: there is none.
+        DataError: its data set has gone.
+    """
+    record: JobRecord = store.job(job_id)
+    spec = JobSpec.from_json(record.spec)
+    return _assembled(record.id, spec, record.detector, record.classes)
+
+
+def group_of(job: Job) -> str:
+    """What the proxy trials of jobs must have in common to be compared; see `trial_group`."""
+    seed = job.spec.funnel.proxy.seeds[0]
+    return trial_group(job.trial(TrialKey(0, "proxy", seed), job.baseline.to_json()))
+
+
+def detector_text(spec: JobSpec, source: object = "spec") -> str:
+    """The self-contained text of the detector's config.
+
+    Raises:
+        SpecError: there is no such config, or it is none.
+    """
+    given = spec.detector
+    packaged = configs_dir() / "detectors"
+    path = Path(given) if given.endswith(".py") else packaged / f"{given}.py"
+    if not path.is_file():
+        names = sorted(
+            str(file.relative_to(packaged).with_suffix("")) for file in packaged.glob("*/[!_]*.py")
+        )
+        allowed = f"give the path of an mmdet config, or one of {', '.join(names)}"
+        raise SpecError(source, "detector", given, allowed)
+    try:
+        return load_detector(path)
+    except DetectorError as error:
+        raise SpecError(source, "detector", given, str(error)) from error
+
+
+def splits_of(spec: JobSpec) -> dict[str, Split]:
+    """The job's splits by name, `simulate` not among them. The embedded data set is written."""
+    if spec.data == PACKAGED_DATA:
+        return dict(digits().splits)
+    assert isinstance(spec.data, DataSpec)
+    given = {name: getattr(spec.data, name) for name in DataSpec.model_fields}
+    return {
+        name: Split(split.annotations, split.images)
+        for name, split in given.items()
+        if split is not None
+    }
+
+
+def _checked_classes(spec: JobSpec, splits: Mapping[str, Split], source: object) -> tuple[str, ...]:
+    """The classes of `search_train`, which all splits must have."""
+    try:
+        classes = read_classes(splits["search_train"].annotations)
+    except DataError as error:
+        raise SpecError(source, "data.search_train", str(error), "see the message") from error
+    if spec.data == PACKAGED_DATA:
+        return classes
+    for name, split in splits.items():
+        try:
+            check_split(split, classes)
+        except DataError as error:
+            allowed = "it must be a split in COCO format with the classes of search_train"
+            raise SpecError(source, f"data.{name}", str(error), allowed) from error
+    return classes
+
+
+def _check_spaces(spec: JobSpec, family: Family, source: object) -> None:
+    """A space must be of the kind that the detector's head can feed."""
+    roles = {"cls": family.cls_space, "bbox": "box"}
+    for branch, given in spec.searched.items():
+        role = space_role(given.search_space)
+        if role != roles[branch]:
+            allowed = (
+                f"the {branch} branch of this detector ({family.name}) takes {roles[branch]}, "
+                "or a space of your own with its inputs"
+            )
+            raise SpecError(source, f"branches.{branch}.space", given.search_space.name, allowed)
+
+
+def _assembled(job_id: str, spec: JobSpec, detector: str, classes: tuple[str, ...]) -> Job:
+    splits = splits_of(spec)
+    simulate, seed = spec.funnel.simulate, spec.seed
+    if simulate is not None:
+        subset = one_image_per_class(
+            splits["search_train"], lossforge_home() / "subsets", simulate.images_per_class, seed
+        )
+        splits = {**splits, "simulate": subset}
+    problem = problem_of(spec)
+    return Job(
+        id=job_id,
+        spec=spec,
+        detector=detector,
+        classes=tuple(classes),
+        splits=splits,
+        problem=problem,
+        searcher=make_searcher(spec.searcher, problem),
+        stages=Stages(
+            population=spec.searcher.population,
+            keep=None if simulate is None else simulate.keep,
+            seed=seed,
+            proxy_seeds=spec.funnel.proxy.seeds,
+        ),
+        baseline=baseline_of(spec),
+    )
+
+
+def problem_of(spec: JobSpec) -> Problem:
+    """What is searched."""
+    template = LossDefinition.from_json(
+        {"name": "template", "iou_centerness": spec.iou_centerness, **spec.fixed}
+    )
+    cls = spec.branches.cls
+    return Problem(
+        spaces={branch: given.search_space for branch, given in spec.searched.items()},
+        template=template,
+        weights={branch: given.loss_weight for branch, given in spec.searched.items()},
+        alpha=cls.alpha if cls is not None else None,
+        named=tuple(_named(spec, given, template) for given in spec.searcher.named),
+        alternate=spec.mode == "alternate",
+    )
+
+
+def baseline_of(spec: JobSpec) -> LossDefinition:
+    """Candidate 0. The detector's own losses still follow the job's `iou_centerness`."""
+    if spec.baseline == "default":
+        return LossDefinition("default", iou_centerness=spec.iou_centerness)
+    if isinstance(spec.baseline, str):
+        return CATALOG[spec.baseline]
+    return LossDefinition.from_json({"name": "baseline", **spec.baseline})
+
+
+def _named(spec: JobSpec, given: str | NamedPair, template: LossDefinition) -> LossDefinition:
+    """A named loss in the job: its searched branches, with the spec's weight where it has none."""
+    found = template
+    for branch in spec.searched:
+        name = given if isinstance(given, str) else getattr(given, branch)
+        value = None if name is None else CATALOG[name].branch(branch)
+        if value is not None and value.loss_weight is None:
+            value = replace(value, loss_weight=spec.searched[branch].loss_weight)
+        found = found.with_branch(branch, value)
+    return replace(found, name=str(given))

@@ -1,0 +1,110 @@
+"""A picture of a running job, for whoever watches it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+from search_server.candidates import ACCEPTED
+from search_server.jobs import Job
+from search_server.ledger import Ledger
+
+STAGES = ("drawn", "verified", "simulated", "proxy")
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best candidate so far; `fitness` is AP in [0, 1]."""
+
+    index: int
+    fitness: float
+    cls: str | None
+    bbox: str | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a job stands.
+
+    Attributes:
+        funnel: draws that were made, candidates that were verified, simulated and proxy-trained;
+            the baseline is not among them.
+        candidates, of: candidates made so far, and how many the job is to make.
+        baseline: fitness of the baseline, AP in [0, 1], once it is known.
+        best: best candidate other than the baseline.
+        running: trials under way, `candidate 12 proxy seed 0`.
+        done: trials that have ended.
+        trials: trials that the whole job is expected to take.
+        seconds_left: estimate from the mean of the trials so far; None before the first.
+    """
+
+    job: str
+    funnel: Mapping[str, int]
+    candidates: int
+    of: int
+    baseline: float | None
+    best: Best | None
+    running: tuple[str, ...]
+    done: int
+    trials: int
+    seconds_left: float | None
+
+
+def expected_trials(
+    candidates: int, population: int, keep: int | None, seeds: int
+) -> dict[str, int]:
+    """Trials per stage if nothing fails: the baseline, and the candidates in their cohorts."""
+    if keep is None:
+        return {"simulate": 0, "proxy": (candidates + 1) * seeds}
+    full, rest = divmod(candidates, population)
+    promoted = full * min(keep, population) + min(keep, rest)
+    return {"simulate": candidates, "proxy": (promoted + 1) * seeds}
+
+
+def snapshot(job: Job, ledger: Ledger, slots: int) -> Progress:
+    """The state of a job now; `slots` is how many trials run at once."""
+    made = [each for each in ledger.candidates.values() if each.index > 0]
+    ranked = [each for each in made if each.state == "done" and each.fitness is not None]
+    best = max(ranked, key=lambda each: (each.fitness or 0.0, -each.index), default=None)
+    baseline = ledger.candidates.get(0)
+    expected = expected_trials(
+        ledger.last,
+        job.spec.searcher.population,
+        job.stages.keep,
+        len(job.stages.proxy_seeds),
+    )
+    return Progress(
+        job=job.id,
+        funnel={
+            "drawn": sum(ledger.counts.values()),
+            "verified": sum(n for (_, why), n in ledger.counts.items() if why == ACCEPTED),
+            "simulated": sum(each.simulate_score is not None for each in made),
+            "proxy": sum(each.stage == "proxy" and each.state != "open" for each in made),
+        },
+        candidates=len(made),
+        of=ledger.last,
+        baseline=baseline.fitness if baseline is not None else None,
+        best=None
+        if best is None
+        else Best(best.index, best.fitness or 0.0, best.cls_text, best.bbox_text),
+        running=tuple(
+            f"candidate {key.candidate} {key.stage} seed {key.seed}" for key in ledger.running
+        ),
+        done=len(ledger.outcomes),
+        trials=sum(expected.values()),
+        seconds_left=_seconds_left(ledger, expected, slots),
+    )
+
+
+def _seconds_left(ledger: Ledger, expected: Mapping[str, int], slots: int) -> float | None:
+    """Trials that are left times the mean seconds of their stage, shared by the slots."""
+    means = {stage: fmean(seconds) for stage, seconds in ledger.seconds.items() if seconds}
+    if not means:
+        return None
+    total = 0.0
+    for stage, count in expected.items():
+        ended = sum(key.stage == stage for key in ledger.outcomes)
+        # a stage that nothing is known of yet counts like the one that is known
+        total += max(0, count - ended) * means.get(stage, max(means.values()))
+    return total / max(1, slots)

@@ -1,0 +1,129 @@
+"""Lays the panels of a report out on one page and writes it as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from search_server.report.curve_panels import draw_box, draw_classification, legend_entries
+from search_server.report.curves import LossCurves, loss_curves
+from search_server.report.formula_panel import FormulaPanel
+from search_server.report.headline import draw_headline
+from search_server.report.panels import draw_funnel, draw_progress, legend_handles
+from search_server.report.records import Findings, gather
+from search_server.report.style import RC, message
+
+if TYPE_CHECKING:
+    from search_server.store import Store
+
+WIDTH = 13.0  # inches, like all lengths below
+MARGIN = 0.55
+HEADLINE = 1.15
+SEARCH = 3.3
+CURVES = 2.3
+SPACE = 0.4  # above the panels of a row, for their titles
+LABELS = 0.55  # below them, for their axes
+LEGEND = 0.45
+DPI = 130
+
+
+def report(store: Store, job_id: str, path: Path) -> Path:
+    """Draws a job as it is now, in whatever state: search, funnel, best formula and its curves.
+
+    Args:
+        path: the PNG file; an existing one is replaced, a missing folder is made.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        JobError: there is no such job.
+    """
+    findings = gather(store, job_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(dict(RC)):
+        figure = draw(findings)
+        figure.savefig(path, dpi=DPI, format="png")
+    return path
+
+
+def draw(findings: Findings) -> Figure:
+    """The page as a figure; call it with the style's settings in force."""
+    formula = FormulaPanel.of(findings, WIDTH - 2 * MARGIN)
+    height = (
+        HEADLINE + SPACE + SEARCH + LABELS + LEGEND + SPACE + formula.height
+        + SPACE + CURVES + LABELS + LEGEND
+    )  # fmt: skip
+    figure = Figure(figsize=(WIDTH, height))
+    FigureCanvasAgg(figure)
+
+    def place(left: float, top: float, width: float, tall: float) -> Axes:
+        return figure.add_axes(
+            (left / WIDTH, 1 - (top + tall) / height, width / WIDTH, tall / height)
+        )
+
+    inner = WIDTH - 2 * MARGIN
+    draw_headline(place(MARGIN, 0.0, inner, HEADLINE), findings)
+    top = HEADLINE + SPACE
+    draw_progress(place(MARGIN + 0.25, top, 6.9, SEARCH), findings)
+    draw_funnel(place(MARGIN + 8.2, top, inner - 8.2, SEARCH), findings)
+    top += SEARCH + LABELS
+    _legend(place(MARGIN, top, inner, LEGEND), legend_handles(findings))
+    top += LEGEND + SPACE / 2
+    formula.draw(place(MARGIN, top, inner, formula.height))
+    top += formula.height + 1.5 * SPACE
+    _draw_curves(place, top, inner, findings)
+    return figure
+
+
+def _draw_curves(
+    place: Callable[[float, float, float, float], Axes],
+    top: float,
+    inner: float,
+    findings: Findings,
+) -> None:
+    best, best_reason = _curves(findings, best=True)
+    baseline, _ = _curves(findings, best=False)
+    if best is None and baseline is None:
+        message(place(MARGIN, top, inner, CURVES), best_reason)
+        return
+    gap = 0.62
+    width = (inner - 0.25 - 3 * gap) / 4
+    left = MARGIN + 0.25
+    panels = [place(left + i * (width + gap), top, width, CURVES) for i in range(4)]
+    draw_classification(panels[0], panels[1], best, baseline)
+    draw_box(panels[2], panels[3], best, baseline)
+    handles = [
+        Line2D([], [], color=color, linestyle=style, linewidth=1.8, label=label)
+        for label, color, style in legend_entries()
+        if (best if label.startswith("best") else baseline) is not None
+    ]
+    _legend(place(MARGIN, top + CURVES + LABELS, inner, LEGEND), handles)
+
+
+def _legend(axes: Axes, handles: list[Line2D]) -> None:
+    """A legend in one row, on a strip of the page of its own."""
+    axes.axis("off")
+    if handles:
+        axes.legend(
+            handles=handles, loc="center left", ncols=len(handles), columnspacing=1.6,
+            handletextpad=0.6, borderaxespad=0.0, borderpad=0.0,
+        )  # fmt: skip
+
+
+def _curves(findings: Findings, *, best: bool) -> tuple[LossCurves | None, str]:
+    """The curves of one candidate, or why there are none: a report is drawn all the same."""
+    candidate = findings.best if best else findings.baseline
+    if candidate is None:
+        return None, "No loss has been trained to the end yet, so there is none to draw."
+    try:
+        return loss_curves(findings.job.detector, candidate.definition), ""
+    except Exception as error:  # a user's config and any installed loss run here
+        return None, f"The loss could not be built for its curves: {type(error).__name__}."

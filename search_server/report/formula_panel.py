@@ -1,0 +1,105 @@
+"""The formulas of the best candidate, typeset, with what their symbols mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from losses import Branch, ExpressionBranch, LossDefinition, LossesError
+from primitives import Expression
+from search_server.formulas import INPUT_WORDS, Typeset, branch_text, draw, plain, typeset
+from search_server.report.records import Findings
+from search_server.report.style import INK, MUTED, message
+
+_TITLES = {"cls": "Classification loss", "bbox": "Box loss"}
+_TITLE_HEIGHT = 22.0  # points
+_AFTER = 12.0
+_INDENT = 12.0
+
+
+@dataclass(frozen=True)
+class Block:
+    """One branch: its title, what the symbols mean, and the formula."""
+
+    title: str
+    words: str
+    formula: Typeset
+
+    @property
+    def height(self) -> float:
+        """Points."""
+        return _TITLE_HEIGHT + self.formula.height + _AFTER
+
+
+@dataclass(frozen=True)
+class FormulaPanel:
+    """The panel before it is drawn, so that the page knows its height.
+
+    Attributes:
+        width, height: inches.
+    """
+
+    blocks: tuple[Block, ...]
+    width: float
+
+    @classmethod
+    def of(cls, findings: Findings, width: float) -> FormulaPanel:
+        """Typesets the best candidate's branches; without one, an empty panel that says so."""
+        if findings.best is None:
+            return cls((), width)
+        points = 72 * width - 2 * _INDENT
+        return cls(tuple(_blocks(findings.best.definition, points)), width)
+
+    @property
+    def height(self) -> float:
+        """Inches; 0.6 where there is nothing to typeset."""
+        return sum(block.height for block in self.blocks) / 72 if self.blocks else 0.6
+
+    def draw(self, axes: Axes) -> None:
+        """Draws the panel on axes of its own size."""
+        if not self.blocks:
+            message(axes, "No candidate has finished training, so there is no formula to show.")
+            return
+        axes.set(xlim=(0, 72 * self.width), ylim=(72 * self.height, 0))
+        axes.axis("off")
+        y = 0.0
+        for block in self.blocks:
+            title = axes.text(
+                0, y + 7, block.title, fontsize=11, fontweight="bold", va="center", color=INK
+            )
+            axes.annotate(
+                block.words, (1, 0.5), xycoords=title, xytext=(14, 0), textcoords="offset points",
+                fontsize=9, color=MUTED, va="center", annotation_clip=False, parse_math=False,
+            )  # fmt: skip
+            draw(axes, block.formula, _INDENT, y + _TITLE_HEIGHT, INK)
+            y += block.height
+
+
+def _blocks(definition: Mapping[str, Any], width: float) -> list[Block]:
+    try:
+        loss = LossDefinition.from_json(definition)
+    except LossesError:
+        return [Block("Loss", "", plain(ascii(dict(definition)), width))]
+    blocks = []
+    for branch, title in _TITLES.items():
+        expression = loss.expressions.get(branch)
+        if expression is None:
+            blocks.append(Block(title, "", plain(branch_text(loss.branch(branch)), width, 11.0)))
+        else:
+            words = _words(expression, loss.branch(branch))
+            blocks.append(Block(title, words, typeset(expression, width)))
+    return blocks
+
+
+def _words(expression: Expression, branch: Branch | None) -> str:
+    """What the inputs mean and how the loss is weighted, in one line."""
+    names = [i.name for i in expression.space.inputs if i.name in expression.inputs]
+    words = [f"{name}: {INPUT_WORDS[name]}" for name in names if name in INPUT_WORDS]
+    if isinstance(branch, ExpressionBranch) and branch.alpha is not None:
+        words.append(f"alpha {branch.alpha:g}")
+    if branch is not None and branch.loss_weight is not None:
+        words.append(f"weight {branch.loss_weight:g}")
+    return ",  ".join(words)

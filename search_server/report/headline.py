@@ -1,0 +1,46 @@
+"""The top of a report: which job, in which state, and the result in one sentence."""
+
+from matplotlib.axes import Axes
+
+from search_server.report.records import Findings
+from search_server.report.style import BEST, INK, MUTED, RULE, shortened
+
+
+def draw_headline(axes: Axes, findings: Findings) -> None:
+    """Name and state on the left, the result below; never more than it supports."""
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.axis("off")
+    job = findings.job
+    axes.text(
+        0, 0.66, shortened(job.name, 60), fontsize=20, fontweight="bold", color=INK, va="center",
+        parse_math=False,
+    )  # fmt: skip
+    axes.text(
+        1, 0.66, shortened(f"job {job.id}  ·  {job.state}", 80), fontsize=11, color=MUTED,
+        va="center", ha="right", parse_math=False,
+    )  # fmt: skip
+    axes.text(0, 0.26, result_sentence(findings), fontsize=12, va="center",
+              color=BEST if findings.best else MUTED, parse_math=False)  # fmt: skip
+    axes.plot([0, 1], [0.02, 0.02], color=RULE, linewidth=1.0, clip_on=False)
+
+
+def result_sentence(findings: Findings) -> str:
+    """The best candidate's AP, the baseline's, and their difference paired by seed, in one line."""
+    baseline = findings.baseline_spread
+    against = f"baseline AP {baseline.text()}" if baseline.seeds else "no baseline yet"
+    if findings.best is None:
+        return f"No candidate has finished training yet  ·  {against}"
+    seeds = _seeds(findings.best_spread.count)
+    text = (
+        f"Best of {findings.trained} trained: candidate {findings.best.index} "
+        f"({findings.best.origin}), AP {findings.best_spread.text()} over {seeds}"
+    )
+    text += f"  ·  {against}"
+    if findings.difference is not None and findings.difference.seeds:
+        paired = _seeds(findings.difference.count)
+        text += f"  ·  difference {findings.difference.text(signed=True)}, paired over {paired}"
+    return text
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"

@@ -1,0 +1,137 @@
+"""The two panels about the search: fitness over proxy trials, and what the funnel let through."""
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from search_server.report.records import ORIGIN_ORDER, STAGES, Findings
+from search_server.report.style import (
+    BASELINE,
+    BEST,
+    INK,
+    MUTED,
+    light_grid,
+    message,
+    origin_style,
+    shortened,
+)
+
+
+def draw_progress(axes: Axes, findings: Findings) -> None:
+    """Every ended proxy trial as a dot, the best mean so far as steps, the baseline with a band."""
+    axes.set_title("Fitness over proxy trials")
+    if not findings.dots:
+        message(axes, "No proxy trial has finished yet.")
+        return
+    end = findings.dots[-1].position
+    left, right = 0.3, end + 0.7
+    _baseline_band(axes, findings)
+    _best_steps(axes, findings, right)
+    for origin in dict.fromkeys(dot.origin for dot in findings.dots):
+        dots = [dot for dot in findings.dots if dot.origin == origin]
+        color, marker = origin_style(origin)
+        axes.scatter(
+            [dot.position for dot in dots],
+            [100 * dot.fitness for dot in dots],
+            s=36, c=color, marker=marker, edgecolors="white", linewidths=0.6, zorder=3,
+        )  # fmt: skip
+    axes.set_xlim(left, right)
+    axes.set_xlabel("proxy trials finished")
+    axes.set_ylabel("COCO box AP (×100)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(y=0.12)
+    light_grid(axes)
+
+
+def _baseline_band(axes: Axes, findings: Findings) -> None:
+    baseline = findings.baseline_spread
+    if not baseline.seeds:
+        return
+    axes.axhspan(100 * baseline.low, 100 * baseline.high, color=BASELINE, alpha=0.10, linewidth=0)
+    axes.axhline(100 * baseline.mean, color=BASELINE, linestyle=(0, (5, 3)), linewidth=1.3)
+
+
+def _best_steps(axes: Axes, findings: Findings, right: float) -> None:
+    if not findings.steps:
+        return
+    xs = [step.position for step in findings.steps] + [right]
+    ys = [100 * step.fitness for step in findings.steps]
+    axes.step(xs, ys + ys[-1:], where="post", color=BEST, linewidth=2.2, zorder=2)
+    last = findings.steps[-1]
+    axes.scatter(
+        [last.position], [100 * last.fitness], s=110, facecolors="none", edgecolors=BEST,
+        linewidths=1.6, zorder=4,
+    )  # fmt: skip
+
+
+def legend_handles(findings: Findings) -> list[Line2D]:
+    """The legend of both panels, which share the colours of the origins."""
+    handles: list[Line2D] = []
+    if findings.steps:
+        handles.append(Line2D([], [], color=BEST, linewidth=2.2, label="best so far (mean)"))
+    if findings.baseline_spread.seeds:
+        handles.append(
+            Line2D(
+                [],
+                [],
+                color=BASELINE,
+                linestyle=(0, (5, 3)),
+                linewidth=1.3,
+                label="baseline, band: its seeds",
+            )
+        )
+    for origin in ("baseline", *_origins(findings)):
+        color, marker = origin_style(origin)
+        handles.append(
+            Line2D(
+                [],
+                [],
+                linestyle="none",
+                marker=marker,
+                color=color,
+                markersize=6,
+                label=shortened(origin, 16),
+            )
+        )
+    return handles
+
+
+def draw_funnel(axes: Axes, findings: Findings) -> None:
+    """Candidates that reached each stage, one bar per origin on a logarithmic axis."""
+    axes.set_title("The funnel")
+    origins = _origins(findings)
+    if not origins:
+        message(axes, "Nothing has been drawn yet.")
+        return
+    height = 0.8 / len(origins)
+    largest = max(count for counts in findings.funnel.values() for count in counts.values())
+    for row, stage in enumerate(STAGES):
+        for place, origin in enumerate(origins):
+            count = findings.funnel[stage].get(origin, 0)
+            y = row + (place - (len(origins) - 1) / 2) * height
+            # One is a visible stub on the logarithmic axis, zero is none.
+            axes.barh(y, max(count, 0.5) - 0.5, left=0.5, height=0.86 * height,
+                      color=origin_style(origin)[0])  # fmt: skip
+            axes.text(
+                max(count, 0.5) * 1.12, y, f"{count:,}", va="center", ha="left", fontsize=8,
+                color=INK if count else MUTED,
+            )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xlim(0.5, max(largest, 10) * 4)
+    axes.set_ylim(len(STAGES) - 0.45, -0.55)
+    totals = [sum(findings.funnel[stage].values()) for stage in STAGES]
+    axes.set_yticks(
+        range(len(STAGES)),
+        [f"{s}\n{total:,}" for s, total in zip(STAGES, totals, strict=True)],
+        color=INK,
+    )
+    axes.set_xlabel("candidates (logarithmic)")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    light_grid(axes, "x")
+
+
+def _origins(findings: Findings) -> list[str]:
+    """The origins that occur, the known ones in their order; no baseline."""
+    present = {origin for counts in findings.funnel.values() for origin in counts}
+    return [o for o in ORIGIN_ORDER if o in present] + sorted(present - set(ORIGIN_ORDER))

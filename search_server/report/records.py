@@ -1,0 +1,157 @@
+"""What a report shows, gathered from a job's rows; no drawing here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from search_server.report.statistics import Spread, by_seed, paired_difference, spread
+
+if TYPE_CHECKING:
+    from search_server.store import CandidateRecord, JobRecord, Store, TrialRecord
+
+STAGES = ("drawn", "verified", "simulated", "proxy")
+ORIGIN_ORDER = ("named", "random", "mutation", "crossover")
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One ended proxy trial.
+
+    Attributes:
+        position: 1 for the first proxy trial that ended, 2 for the second, and so on.
+        fitness: AP in [0, 1].
+    """
+
+    position: int
+    candidate: int
+    origin: str
+    fitness: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """From proxy trial ``position`` on, ``candidate`` with mean AP ``fitness`` was the best."""
+
+    position: int
+    candidate: int
+    fitness: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything the panels draw.
+
+    Attributes:
+        funnel: stage -> origin -> count, for the stages of :data:`STAGES`; no baseline in it.
+        best: the best fully trained candidate that is not the baseline, None before the first one.
+        difference: best minus baseline, paired by seed; None without both.
+        trained: how many candidates were trained to the end, the baseline not counted.
+    """
+
+    job: JobRecord
+    baseline: CandidateRecord | None
+    baseline_spread: Spread
+    best: CandidateRecord | None
+    best_spread: Spread
+    difference: Spread | None
+    trained: int
+    dots: tuple[Dot, ...]
+    steps: tuple[Step, ...]
+    funnel: Mapping[str, Mapping[str, int]]
+
+
+def gather(store: Store, job_id: str) -> Findings:
+    """Reads a job's rows, in whatever state the job is."""
+    job = store.job(job_id)
+    candidates = store.candidates(job_id)
+    trials = [trial for trial in store.trials(job_id) if trial.stage == "proxy"]
+    baseline = next((c for c in candidates if c.origin == "baseline"), None)
+    trained = trained_candidates(candidates)
+    best = best_of(trained)
+    baseline_values = by_seed(trials, baseline.index) if baseline else {}
+    best_values = by_seed(trials, best.index) if best else {}
+    return Findings(
+        job=job,
+        baseline=baseline,
+        baseline_spread=spread(baseline_values),
+        best=best,
+        best_spread=spread(best_values),
+        difference=paired_difference(best_values, baseline_values) if best and baseline else None,
+        trained=len(trained),
+        dots=_dots(candidates, trials),
+        steps=_steps(candidates, trials),
+        funnel=_funnel(candidates, store.counts(job_id), trials),
+    )
+
+
+def trained_candidates(candidates: Sequence[CandidateRecord]) -> list[CandidateRecord]:
+    """The candidates that were trained on all seeds of the proxy task; no baseline among them."""
+    return [
+        c
+        for c in candidates
+        if c.origin != "baseline" and c.state == "done" and c.fitness is not None
+    ]
+
+
+def best_of(trained: Sequence[CandidateRecord]) -> CandidateRecord | None:
+    """The candidate of highest fitness, the first of equals; None where there is none."""
+    return max(trained, key=lambda c: (c.fitness, -c.index), default=None)
+
+
+def _in_order(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    ended = [t for t in trials if t.state in ("done", "diverged")]
+    return sorted(ended, key=lambda t: (str(t.finished_at or ""), t.candidate, t.seed))
+
+
+def _dots(candidates: Sequence[CandidateRecord], trials: Sequence[TrialRecord]) -> tuple[Dot, ...]:
+    origins = {c.index: c.origin for c in candidates}
+    return tuple(
+        Dot(position, t.candidate, origins.get(t.candidate, "?"), t.fitness or 0.0)
+        for position, t in enumerate(_in_order(trials), start=1)
+    )
+
+
+def _steps(
+    candidates: Sequence[CandidateRecord], trials: Sequence[TrialRecord]
+) -> tuple[Step, ...]:
+    # A candidate counts from the end of its last seed on: before that its mean is not known.
+    last = {t.candidate: position for position, t in enumerate(_in_order(trials), start=1)}
+    trained = [
+        (last[c.index], c.index, c.fitness or 0.0)
+        for c in trained_candidates(candidates)
+        if c.index in last
+    ]
+    steps: list[Step] = []
+    for position, index, fitness in sorted(trained):
+        if not steps or fitness > steps[-1].fitness:
+            steps.append(Step(position, index, fitness))
+    return tuple(steps)
+
+
+def _funnel(
+    candidates: Sequence[CandidateRecord],
+    counts: Mapping[tuple[str, str], int],
+    trials: Sequence[TrialRecord],
+) -> dict[str, dict[str, int]]:
+    funnel: dict[str, dict[str, int]] = {stage: {} for stage in STAGES}
+
+    def add(stage: str, origin: str, count: int = 1) -> None:
+        funnel[stage][origin] = funnel[stage].get(origin, 0) + count
+
+    for (origin, outcome), count in counts.items():
+        if origin == "baseline":
+            continue
+        add("drawn", origin, count)
+        if outcome == "accepted":
+            add("verified", origin, count)
+    trained = {t.candidate for t in trials if t.state != "running"}
+    for candidate in candidates:
+        if candidate.origin == "baseline":
+            continue
+        if candidate.simulate_score is not None:
+            add("simulated", candidate.origin)
+        if candidate.index in trained:
+            add("proxy", candidate.origin)
+    return funnel

@@ -1,0 +1,175 @@
+"""What a searcher is asked, what it sees, and what it proposes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from numpy.random import Generator
+
+from losses import ExpressionBranch, LossDefinition, space_role
+from primitives import Expression, PrimitivesError, SearchSpace, grow, parse
+from search_server.spec import Searcher as SearcherSpec
+
+Draw = Callable[[Generator], Expression]
+UNBORN = -1  # index of a named loss that stands in as a parent without being a candidate
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is searched: the same for every searcher, and for the whole of a job.
+
+    Attributes:
+        spaces: search space by searched branch, `cls` first.
+        template: the loss definition whose searched branches are to be filled.
+        weights: by searched branch, the `loss_weight` of the spec; None: the head's default.
+        alpha: class balance of sigmoid losses; None: no weighting.
+        named: loss definitions that open the first generation.
+        alternate: one branch a generation, in turn, instead of all at once.
+    """
+
+    spaces: Mapping[str, SearchSpace]
+    template: LossDefinition
+    weights: Mapping[str, float | None]
+    alpha: float | None = None
+    named: tuple[LossDefinition, ...] = ()
+    alternate: bool = False
+
+    def expression(self, definition: LossDefinition, branch: str) -> Expression | None:
+        """A definition's expression of a branch, in the branch's space; None if it has none."""
+        found = definition.expressions.get(branch)
+        if found is None:
+            return None
+        try:
+            return parse(str(found), self.spaces[branch])
+        except PrimitivesError:
+            return None
+
+    def expressions(self, definition: LossDefinition) -> dict[str, Expression]:
+        """A definition's expressions in the searched branches, in the branches' spaces."""
+        found = {branch: self.expression(definition, branch) for branch in self.spaces}
+        return {branch: value for branch, value in found.items() if value is not None}
+
+    def filled(
+        self, start: LossDefinition, expressions: Mapping[str, Expression], name: str
+    ) -> LossDefinition:
+        """`start` with the given expressions, weighted as the spec says."""
+        for branch, expression in expressions.items():
+            role = space_role(expression.space)
+            alpha = self.alpha if role == "binary_cls" else None
+            start = start.with_branch(
+                branch, ExpressionBranch(expression, self.weights[branch], alpha)
+            )
+        return replace(start, name=name, iou_centerness=self.template.iou_centerness)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A candidate whose fate is known.
+
+    Attributes:
+        expressions: its expressions in the searched branches and spaces.
+        fitness: AP in [0, 1]; 0 where the training diverged; None where there was none.
+        score: AP of the simulation, in [0, 1]; None where there was none.
+    """
+
+    index: int
+    definition: LossDefinition
+    expressions: Mapping[str, Expression]
+    fitness: float | None
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One way to make a candidate; it can be drawn from again and again.
+
+    Attributes:
+        origin: named, random, mutation or crossover.
+        parents: indices of the candidates it is made from.
+        start: the definition whose branches in `draws` are replaced.
+        draws: by branch, gives a new expression at every call.
+        limit: at most so many draws; None: as many as the spec allows.
+    """
+
+    origin: str
+    parents: tuple[int, ...]
+    start: LossDefinition
+    draws: Mapping[str, Draw] = field(hash=False)
+    limit: int | None = None
+
+
+class Searcher(ABC):
+    """Proposes candidates and learns from their results.
+
+    **Contract.** Before `ask(k)`, `tell` was called with the results of candidates 0 .. k - W, each
+    once, in that order, and with no other. What `ask` proposes is a function of these, of the index
+    and of `rng`; nothing else may enter (no clock, no global generator). A resumed search tells a
+    new searcher all of them again, in the same order, so it goes on as if nothing had happened.
+    """
+
+    def __init__(self, settings: SearcherSpec, problem: Problem) -> None:
+        self.settings = settings
+        self.problem = problem
+
+    @abstractmethod
+    def ask(self, index: int, rng: Generator) -> Iterator[Proposal]:
+        """Ways to make candidate `index` (>= 1), the preferred first; later ones are resorts.
+
+        `rng` is the candidate's own generator; the draws of a proposal continue it.
+        """
+
+    @abstractmethod
+    def tell(self, observation: Observation) -> None:
+        """The result of the next candidate."""
+
+    def active(self, index: int) -> tuple[str, ...]:
+        """The branches that candidate `index` searches."""
+        branches = tuple(self.problem.spaces)
+        if not self.problem.alternate:
+            return branches
+        return (branches[self.generation(index) % len(branches)],)
+
+    def generation(self, index: int) -> int:
+        """0 for the first `population` candidates, and so on."""
+        return (index - 1) // self.settings.population
+
+    def named(self, index: int) -> Iterator[Proposal]:
+        """The named loss that candidate `index` is to be, if there is one."""
+        if index <= len(self.problem.named):
+            chosen = self.problem.named[index - 1]
+            found = self.problem.expressions(chosen)
+            draws = {branch: always(expression) for branch, expression in found.items()}
+            yield Proposal("named", (), chosen, draws, limit=1)
+
+    def random(self, index: int, others: Observation | None) -> Iterator[Proposal]:
+        """Random growth of every active branch, or, as a resort, of one of them.
+
+        The branches that are not grown are those of `others`, or else the template's. The box
+        branch is tried first: random box losses are accepted some hundred times more often than
+        classification losses.
+        """
+        active = self.active(index)
+        subsets = [active] if len(active) == 1 else [active, *((b,) for b in reversed(active))]
+        for branches in subsets:
+            draws = {branch: self._growth(branch) for branch in branches}
+            if len(branches) == len(self.problem.spaces) or others is None:
+                yield Proposal("random", (), self.problem.template, draws)
+            else:
+                yield Proposal("random", indices(others), others.definition, draws)
+
+    def _growth(self, branch: str) -> Draw:
+        space, depth = self.problem.spaces[branch], self.settings.depth
+        return lambda rng: grow(space, rng, min_depth=depth.min, max_depth=depth.max)
+
+
+def always(expression: Expression) -> Draw:
+    """A draw that gives the same expression every time."""
+    return lambda rng: expression
+
+
+def indices(*parents: Observation) -> tuple[int, ...]:
+    """The candidates among the parents, each once."""
+    found = dict.fromkeys(parent.index for parent in parents)
+    return tuple(index for index in found if index != UNBORN)

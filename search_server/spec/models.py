@@ -1,0 +1,236 @@
+"""`JobSpec`: detector, data, spaces and budgets of one search job."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from losses import CATALOG, DefinitionError, LossDefinition, LossesError, space_role
+from primitives import SPACES, PrimitivesError, SearchSpace
+from search_server.spec.budgets import (
+    Funnel,
+    Limits,
+    Misfit,
+    Part,
+    Resources,
+    Searcher,
+    Seed,
+)
+
+BRANCHES = ("cls", "bbox")
+Weight = Annotated[float, Field(gt=0, le=1e6)]
+Text = Annotated[str, Field(min_length=1, max_length=4096)]
+PACKAGED = re.compile(r"\A[a-z0-9_]+/[a-z0-9_]+\Z")
+
+
+class SplitSpec(Part):
+    """One split of a data set in COCO format: annotation file and image folder."""
+
+    annotations: Text
+    images: Text
+
+    @field_validator("annotations", "images")
+    @classmethod
+    def _resolve(cls, value: str, info: ValidationInfo) -> str:
+        return resolved(value, info)
+
+
+class DataSpec(Part):
+    """The splits of a data set; a search uses the first two."""
+
+    search_train: SplitSpec
+    search_val: SplitSpec
+    confirm: SplitSpec | None = None
+    test: SplitSpec | None = None
+
+
+class BranchSpec(Part):
+    """What is searched in one branch.
+
+    Attributes:
+        space: name of a search space, or one defined here as a mapping.
+        loss_weight: null: the right default for the head.
+    """
+
+    space: str | dict[str, Any]
+    loss_weight: Weight | None = None
+
+    @field_validator("space")
+    @classmethod
+    def _known(cls, value: str | dict[str, Any]) -> str | dict[str, Any]:
+        if isinstance(value, str):
+            if value not in SPACES:
+                names = ", ".join(SPACES)
+                raise ValueError(f"it must be one of {names}, or a mapping that defines one")
+            return value
+        try:
+            space_role(SearchSpace.from_json(value))
+        except (PrimitivesError, LossesError) as error:
+            raise ValueError(f"it is no search space: {error}") from error
+        return value
+
+    @property
+    def search_space(self) -> SearchSpace:
+        """The space itself, whichever way it was given."""
+        return (
+            SPACES[self.space] if isinstance(self.space, str) else SearchSpace.from_json(self.space)
+        )
+
+
+class ClsSpec(BranchSpec):
+    """The classification branch.
+
+    Attributes:
+        alpha: class balance of a sigmoid loss, in (0, 1); null: no weighting.
+    """
+
+    alpha: Annotated[float, Field(gt=0, lt=1)] | None = 0.25
+
+
+class Branches(Part):
+    """The branches that are searched; one left out keeps what `fixed` or the detector says."""
+
+    cls: ClsSpec | None = None
+    bbox: BranchSpec | None = None
+
+    @model_validator(mode="after")
+    def _any(self) -> Branches:
+        if self.cls is None and self.bbox is None:
+            raise ValueError("at least one of cls and bbox must be searched")
+        return self
+
+
+class JobSpec(Part):
+    """One search job. Where the results go, the store's URL, is no part of it.
+
+    Attributes:
+        name: name for people; the job's id is made from it.
+        detector: path of an mmdet config, or the name of a packaged one (`digits/atss`).
+        data: `digits`, the embedded data set, or splits in COCO format.
+        mode: `joint` makes a candidate of new losses for every searched branch; `alternate` takes
+            the branches in turn, one per generation, the others being those of the best parent.
+        fixed: parts of the loss definition for branches that are not searched.
+        iou_centerness: FCOS and ATSS: the centerness target is the IoU; for every candidate.
+        baseline: `default` (the detector's own losses), a catalogue name, or a loss definition.
+        candidates: how many candidates are made, the baseline not counted.
+        window: W, the k-th `ask` sees exactly the results of candidates 0 .. k-W.
+        seed: of the searcher, and of the simulation.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    detector: Text
+    data: Literal["digits"] | DataSpec = "digits"
+    branches: Branches
+    mode: Literal["joint", "alternate"] = "joint"
+    fixed: dict[Literal["cls", "bbox"], dict[str, Any]] = Field(default_factory=dict)
+    iou_centerness: bool = False
+    baseline: str | dict[str, Any] = "default"
+    searcher: Searcher = Searcher()
+    funnel: Funnel = Funnel()
+    candidates: int = Field(default=32, ge=1, le=10_000_000)
+    window: int = Field(default=16, ge=1, le=10_000_000)
+    resources: Resources = Resources()
+    limits: Limits = Limits()
+    seed: Seed = 0
+
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, value: str) -> str:
+        if not value.isprintable() or not value.strip():
+            raise ValueError("it must be printable text on one line")
+        return value
+
+    @field_validator("detector")
+    @classmethod
+    def _resolve(cls, value: str, info: ValidationInfo) -> str:
+        if PACKAGED.match(value):
+            return value
+        if not value.endswith(".py"):
+            raise ValueError(
+                "it must be the path of an mmdet config (*.py), or a name like digits/atss"
+            )
+        return resolved(value, info)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> JobSpec:
+        population, simulate = self.searcher.population, self.funnel.simulate
+        for branch, given in self.searched.items():
+            fitting = (space_role(given.search_space) == "box") == (branch == "bbox")
+            if not fitting:
+                raise Misfit(
+                    f"branches.{branch}.space",
+                    given.search_space.name,
+                    "bbox takes box; cls takes multi_cls or binary_cls, or your own like these",
+                )
+        for branch, fixed in self.fixed.items():
+            if branch in self.searched:
+                raise Misfit(f"fixed.{branch}", fixed, f"branches.{branch} is searched already")
+            check_definition(f"fixed.{branch}", {branch: fixed})
+        if simulate is not None and self.window < population:
+            raise Misfit(
+                "window",
+                self.window,
+                f"it must be at least searcher.population ({population}), because a cohort of the "
+                "simulation is decided as a whole",
+            )
+        if simulate is not None and simulate.keep > population:
+            raise Misfit(
+                "funnel.simulate.keep",
+                simulate.keep,
+                f"it must be at most searcher.population ({population})",
+            )
+        for index, named in enumerate(self.searcher.named):
+            names = [named] if isinstance(named, str) else [named.cls, named.bbox]
+            for name in names:
+                if name is not None and name not in CATALOG:
+                    allowed = f"it must be one of {', '.join(CATALOG)}"
+                    raise Misfit(f"searcher.named.{index}", name, allowed)
+        if self.baseline != "default":
+            check_definition("baseline", self.baseline)
+        return self
+
+    @property
+    def searched(self) -> dict[str, BranchSpec]:
+        """The searched branches by name, `cls` first."""
+        pairs = ((branch, getattr(self.branches, branch)) for branch in BRANCHES)
+        return {branch: given for branch, given in pairs if given is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, as the store keeps it; paths are absolute."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> JobSpec:
+        """The spec that `to_json` gave."""
+        return cls.model_validate(dict(data))
+
+
+def resolved(value: str, info: ValidationInfo) -> str:
+    """An absolute path; a relative one is meant from the folder of the spec."""
+    folder = (info.context or {}).get("folder")
+    if "\0" in value:
+        raise ValueError("it must be a path")
+    path = Path(value)
+    if path.is_absolute() or folder is None:
+        return value
+    return str((Path(folder) / path).absolute())
+
+
+def check_definition(field: str, given: str | Mapping[str, Any]) -> None:
+    """Refuse a name that the catalogue does not have, and a mapping that is no loss definition.
+
+    Raises:
+        Misfit: names the field.
+    """
+    if isinstance(given, str):
+        if given not in CATALOG:
+            raise Misfit(field, given, f"it must be `default`, or one of {', '.join(CATALOG)}")
+        return
+    try:
+        LossDefinition.from_json({"name": field, **given})
+    except DefinitionError as error:
+        raise Misfit(field, given, f"it must be a loss definition: {error}") from error

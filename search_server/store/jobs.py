@@ -1,0 +1,107 @@
+"""Jobs: created, moved between states, listed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+
+from search_server.errors import JobError
+from search_server.store import convert, lookup, models, owner
+from search_server.store.moves import JOB_MOVES, check_move
+from search_server.store.records import JobRecord, JobState
+from search_server.store.sessions import Sessions, now
+
+
+class Jobs(Sessions):
+    """The store's methods about jobs."""
+
+    def create_job(
+        self,
+        name: str,
+        spec: Mapping[str, Any],
+        detector: str,
+        classes: Sequence[str],
+        trial_group: str = "",
+    ) -> str:
+        """A new job in state `created`; returns its id, `<slug of the name>-<n>`.
+
+        Args:
+            spec: the job spec as plain JSON.
+            detector: text of the detector's config, self-contained.
+            trial_group: see `leaderboard.trial_group`.
+        """
+        slug = convert.slug_of(name)
+        with self.changing() as session:
+            serial = session.scalar(select(func.max(models.Job.serial))) or 0
+            same = select(func.max(models.Job.number)).where(models.Job.slug == slug)
+            number = (session.scalar(same) or 0) + 1
+            job = models.Job(
+                id=f"{slug}-{number}",
+                serial=serial + 1,
+                slug=slug,
+                number=number,
+                name=convert.plain(name),
+                state="created",
+                reason="",
+                spec=convert.storable(spec),
+                detector=convert.plain(detector),
+                classes=[convert.plain(name) for name in classes],
+                trial_group=trial_group,
+                owner=None,
+                created_at=now(),
+            )
+            session.add(job)
+            return job.id
+
+    def job(self, job_id: str) -> JobRecord:
+        """The job of this id.
+
+        Raises:
+            JobError: there is none; the message lists some that there are.
+        """
+        with self.reading() as session:
+            return convert.job_record(lookup.job(session, job_id))
+
+    def jobs(self) -> list[JobRecord]:
+        """All jobs, oldest first."""
+        with self.reading() as session:
+            rows = session.scalars(select(models.Job).order_by(models.Job.serial))
+            return [convert.job_record(row) for row in rows]
+
+    def latest_job(self) -> JobRecord:
+        """The job created last.
+
+        Raises:
+            JobError: there is none.
+        """
+        newest = select(models.Job).order_by(models.Job.serial.desc()).limit(1)
+        with self.reading() as session:
+            row = session.scalar(newest)
+            if row is None:
+                raise JobError(f"there are no jobs in {self.url}; start one: lossforge search SPEC")
+            return convert.job_record(row)
+
+    def set_job_state(self, job_id: str, state: JobState, reason: str = "") -> None:
+        """Move a job; to `running` also marks this process as the one that runs it.
+
+        Raises:
+            IllegalMove: the move is not in `moves.JOB_MOVES`.
+            JobError: no such job, or another live process on this host runs it.
+        """
+        with self.changing() as session:
+            job = lookup.job(session, job_id, lock=True)
+            check_move(JOB_MOVES, f"job {job_id}", job.state, state)
+            if job.state == "running" and owner.alive(job.owner):
+                raise JobError(
+                    f"job {job_id} is being run by process {owner.pid_of(job.owner or '')}; "
+                    "wait for it, or stop it with Ctrl-C there, then resume the job"
+                )
+            job.state, job.reason = state, convert.plain(reason)
+            job.owner = owner.mark() if state == "running" else None
+            if state == "running":
+                job.started_at = job.started_at or now()
+                job.finished_at = None
+            else:
+                job.finished_at = now()

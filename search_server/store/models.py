@@ -1,0 +1,202 @@
+"""The tables of the store, as typed SQLAlchemy models; migrations must give exactly these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import JSON, TypeDecorator
+
+from search_server.store.records import (
+    CANDIDATE_STATES,
+    JOB_STATES,
+    ORIGINS,
+    STAGES,
+    TRIAL_STATES,
+)
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """An aware datetime, stored as naive UTC: SQLite has no time zones."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Aware time to naive UTC."""
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Naive UTC to aware time."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """Holds the metadata; every constraint has a name, which SQLite's batch migrations need."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own protocol
+        str: Text(),
+        datetime: UTCDateTime(),
+        dict[str, Any]: JSON(),
+        list[str]: JSON(),
+        list[int]: JSON(),
+    }
+
+
+def one_of(column: str, values: Sequence[str]) -> CheckConstraint:
+    """CHECK that a text column holds one of `values`; the constraint is named after the column."""
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+def fraction(column: str) -> CheckConstraint:
+    """CHECK that a number is an AP in [0, 1], or unknown."""
+    return CheckConstraint(f"{column} IS NULL OR ({column} BETWEEN 0 AND 1)", name=column)
+
+
+class Job(Base):
+    """One row per search job. `serial` is the order of creation."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        one_of("state", JOB_STATES),
+        UniqueConstraint("serial"),
+        UniqueConstraint("slug", "number"),
+        Index(None, "trial_group"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    serial: Mapped[int]
+    slug: Mapped[str]
+    number: Mapped[int]
+    name: Mapped[str]
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str]
+    spec: Mapped[dict[str, Any]]
+    detector: Mapped[str]
+    classes: Mapped[list[str]]
+    trial_group: Mapped[str] = mapped_column(String(64))
+    owner: Mapped[str | None]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Candidate(Base):
+    """One row per accepted candidate; rejected draws are counted in `funnel_counts` only."""
+
+    __tablename__ = "candidates"
+    __table_args__ = (
+        one_of("origin", ORIGINS),
+        one_of("stage", STAGES),
+        one_of("state", CANDIDATE_STATES),
+        fraction("fitness"),
+        UniqueConstraint("job_id", "key_hash"),
+        # All that the leaderboard ranks by: it never reads the rows that it does not show.
+        Index(None, "job_id", "state", "fitness", "simulate_score", "index"),
+    )
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    origin: Mapped[str] = mapped_column(String(16))
+    parents: Mapped[list[int]]
+    definition: Mapped[dict[str, Any]]
+    key: Mapped[str]
+    # PostgreSQL cannot index a text of any length: the hash stands for the key in the constraint.
+    key_hash: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str | None]
+    cls_text: Mapped[str | None]
+    bbox_text: Mapped[str | None]
+    size: Mapped[int]
+    stage: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16))
+    simulate_score: Mapped[float | None]
+    fitness: Mapped[float | None]
+    reason: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class Trial(Base):
+    """One row per training run, written before it starts and again when it has ended."""
+
+    __tablename__ = "trials"
+    __table_args__ = (
+        ForeignKeyConstraint(["job_id", "candidate"], ["candidates.job_id", "candidates.index"]),
+        one_of("stage", STAGES),
+        one_of("state", TRIAL_STATES),
+        fraction("fitness"),
+        Index(None, "job_id", "state"),
+    )
+
+    job_id: Mapped[str] = mapped_column(primary_key=True)
+    candidate: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    stage: Mapped[str] = mapped_column(String(16), primary_key=True)
+    seed: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    state: Mapped[str] = mapped_column(String(16))
+    spec_key: Mapped[str] = mapped_column(String(64))
+    reason: Mapped[str]
+    fitness: Mapped[float | None]
+    ap50: Mapped[float | None]
+    ap75: Mapped[float | None]
+    ap_s: Mapped[float | None]
+    ap_m: Mapped[float | None]
+    ap_l: Mapped[float | None]
+    steps: Mapped[int | None]
+    curves: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    versions: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    log: Mapped[str | None]
+    seconds_start: Mapped[float | None]
+    seconds_setup: Mapped[float | None]
+    seconds_train: Mapped[float | None]
+    seconds_evaluate: Mapped[float | None]
+    seconds_total: Mapped[float | None]
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+
+
+class FunnelCount(Base):
+    """How many draws of an origin had an outcome: 'accepted', or the reason of the rejection."""
+
+    __tablename__ = "funnel_counts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    origin: Mapped[str] = mapped_column(String(16), primary_key=True)
+    outcome: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[int]
+
+
+class Draw(Base):
+    """One draw kept by `--trace`; `position` counts the draws kept for one candidate."""
+
+    __tablename__ = "draws"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    candidate: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    origin: Mapped[str] = mapped_column(String(16))
+    text: Mapped[str]
+    outcome: Mapped[str]

@@ -1,0 +1,20 @@
+"""The store: every change of a job, its candidates and its trials is one transaction here.
+
+Contract:
+    - Ids are given, never random: jobs `<slug>-<n>`, candidates (job, index), trials
+      (job, candidate, stage, seed).
+    - States only move as `moves.py` lists; a move that is not there raises `IllegalMove`.
+    - After any method has returned, what it wrote outlives the process. A process killed inside a
+      method leaves nothing of it behind.
+    - One process runs a job; any number may read. Methods may be called from any thread.
+"""
+
+from __future__ import annotations
+
+from search_server.store.candidates import Candidates
+from search_server.store.jobs import Jobs
+from search_server.store.trials import Trials
+
+
+class Store(Jobs, Candidates, Trials):
+    """Jobs, candidates and trials in SQL. Use `Store.open`, and close it or use it in a `with`."""
