@@ -42,13 +42,17 @@ def bundle_source(header: str = "") -> str:
     """
     modules = _in_order()
     _check_names(modules)
-    # splitlines also cuts at \r, \f, \x85 and the like, which would end a comment
-    comments = [f"# {line}".rstrip() for line in header.splitlines()]
+    comments = [f"# {_printable(line)}".rstrip() for line in header.split("\n") if header]
     parts = ["\n".join(comments), '"""Searched losses for mmdet: self-contained, generated."""']
     if any(_is_future(node) for module in modules for node in module.tree.body):
         parts.append("from __future__ import annotations")
     parts += [_section(module) for module in modules]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _printable(line: str) -> str:
+    """A line break of any kind, escaped, cannot end the comment that it stands in."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def bundled_modules() -> tuple[str, ...]:

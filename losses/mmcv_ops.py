@@ -19,7 +19,6 @@ from torch import Tensor
 from losses.errors import MissingOpError
 
 EXTENSION_NAME = "mmcv._ext"
-_FLOAT_TINY = torch.finfo(torch.float32).tiny
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -106,11 +105,10 @@ def _roi_align_backward(
 
 
 def _focal_parts(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    probability = input.float().sigmoid()
+    logits = _wide(input)
     hit = target.unsqueeze(1) == torch.arange(input.size(1), device=input.device)
-    log_p = probability.clamp(min=_FLOAT_TINY).log()
-    log_not_p = (1 - probability).clamp(min=_FLOAT_TINY).log()
-    return probability, hit, log_p, log_not_p
+    log_sigmoid = torch.nn.functional.logsigmoid
+    return logits.sigmoid(), hit, log_sigmoid(logits), log_sigmoid(-logits)
 
 
 def _class_weight(weight: Tensor | None, target: Tensor) -> Tensor | float:

@@ -10,6 +10,8 @@ from losses.families import Family, type_name
 SOFTMAX_LOSSES = ("CrossEntropyLoss", "SeesawLoss")
 # losses of sigmoid heads, (N, C) logits; each takes use_sigmoid
 SIGMOID_LOSSES = ("FocalLoss", "CrossEntropyLoss", "GHMC")
+# FCOS's head passes no label weights
+NEED_LABEL_WEIGHTS = ("GHMC",)
 # losses on decoded boxes that take one weight a box or four
 DECODED_LOSSES = ("IoULoss", "GIoULoss", "DIoULoss", "CIoULoss", "EIoULoss", "SIoULoss")
 # losses on decoded boxes that weight each coordinate
@@ -32,7 +34,9 @@ def stock_cls_config(branch: StockBranch, family: Family) -> dict[str, Any]:
         DefinitionError: the loss does not fit the family's heads.
     """
     sigmoid = family.cls_space == "binary_cls"
-    fitting = SIGMOID_LOSSES if sigmoid else SOFTMAX_LOSSES
+    fitting: tuple[str, ...] = SIGMOID_LOSSES if sigmoid else SOFTMAX_LOSSES
+    if family.name == "fcos":
+        fitting = tuple(name for name in fitting if name not in NEED_LABEL_WEIGHTS)
     config = branch.config
     name = type_name(config["type"])
     if name not in fitting:

@@ -66,6 +66,10 @@ def grow_node(
     return _Growth(_growth_table(space), rng, full, max_size).node(kind, depth, grown)
 
 
+_LEAST_DEPTHS = 2  # no kind needs more levels: Dot(leaf,leaf)
+_LARGEST_CALL = 4  # nodes that opening a call of two arguments takes from `_Growth.free`
+
+
 class _GrowthTable:
     """What may be drawn for each kind in one space."""
 
@@ -147,6 +151,8 @@ class _Growth:
 
     def _calls(self, kind: Kind, depth: int) -> list[tuple[Operator, Kind]]:
         """The calls that fit the depth and the nodes left; never none where there is no leaf."""
+        if depth > _LEAST_DEPTHS and self.free >= _LARGEST_CALL:
+            return self.table.calls[kind]
         forced = not self.table.leaves[kind]
         return [
             (operator, wanted)

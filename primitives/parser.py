@@ -22,17 +22,17 @@ from primitives.expression import (
 from primitives.operators import OPERATORS, Operator
 from primitives.spaces import SearchSpace, space_of
 
-_TOKEN = re.compile(
+_TOKEN_PATTERN = re.compile(
     r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)"
     r"|(?P<number>-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
     r"|(?P<mark>[(),])"
 )
-_BLANK = re.compile(r"[ \t\r\n]*")
-_END = "end of text"
+_BLANK_PATTERN = re.compile(r"[ \t\r\n]*")
+_END_OF_TEXT = "end of text"
 
 
 @dataclass
-class _Token:
+class _ParserToken:
     kind: str  # name, number, mark, end
     text: str
     position: int
@@ -74,7 +74,7 @@ def parse(text: str, space: str | SearchSpace) -> Expression:
     if root.kind is not space.root:
         raise ExpressionTypeError(
             f"an expression of {space.name} is {space.root.words}, this one is {root.kind.words}",
-            _BLANK.match(text).end(),  # type: ignore[union-attr]
+            _BLANK_PATTERN.match(text).end(),  # type: ignore[union-attr]
         )
     return Expression(root, space)
 
@@ -100,31 +100,31 @@ def _parse_root(text: str, space: SearchSpace) -> Node:
             call = calls[-1]
             call.children.append(node)
             if len(call.children) < call.operator.arity:
-                _expect(token, ",", call)
+                _expect_mark(token, ",", call)
                 break
-            _expect(token, ")", call)
+            _expect_mark(token, ")", call)
             node = _close_call(calls.pop())
             token = _next_token(text, token.position + 1)
         if not calls:
             if token.kind != "end":
-                raise ExpressionSyntaxError(token.position, token.shown, _END)
+                raise ExpressionSyntaxError(token.position, token.shown, _END_OF_TEXT)
             return node
         token = _next_token(text, token.position + 1)
 
 
-def _next_token(text: str, start: int) -> _Token:
-    position = _BLANK.match(text, start).end()  # type: ignore[union-attr]
+def _next_token(text: str, start: int) -> _ParserToken:
+    position = _BLANK_PATTERN.match(text, start).end()  # type: ignore[union-attr]
     if position == len(text):
-        return _Token("end", _END, position)
-    match = _TOKEN.match(text, position)
+        return _ParserToken("end", _END_OF_TEXT, position)
+    match = _TOKEN_PATTERN.match(text, position)
     if match is None:
         raise ExpressionSyntaxError(
             position, repr(text[position]), "a name, a number, '(', ',' or ')'"
         )
-    return _Token(str(match.lastgroup), match.group(), position)
+    return _ParserToken(str(match.lastgroup), match.group(), position)
 
 
-def _open_call(token: _Token, after: _Token, space: SearchSpace) -> _OpenCall:
+def _open_call(token: _ParserToken, after: _ParserToken, space: SearchSpace) -> _OpenCall:
     operator = space.table.get(token.text)
     if operator is None:
         if token.text in space.kinds:
@@ -132,7 +132,7 @@ def _open_call(token: _Token, after: _Token, space: SearchSpace) -> _OpenCall:
         elif token.text in OPERATORS:
             detail = f"operator {token.text} is not in {space.name}"
         else:
-            detail = f"unknown operator {token.shown}{_suggestion(token.text, space.table)}"
+            detail = f"unknown operator {token.shown}{_close_name(token.text, space.table)}"
         expected = "one of the operators " + ", ".join(space.table)
         raise ExpressionSyntaxError(token.position, token.shown, expected, detail)
     if after.text != "(":
@@ -140,7 +140,7 @@ def _open_call(token: _Token, after: _Token, space: SearchSpace) -> _OpenCall:
     return _OpenCall(operator, token.position)
 
 
-def _read_leaf(token: _Token, space: SearchSpace) -> Node:
+def _read_leaf(token: _ParserToken, space: SearchSpace) -> Node:
     if token.kind == "number":
         value = float(token.text)
         if not math.isfinite(value):
@@ -154,12 +154,12 @@ def _read_leaf(token: _Token, space: SearchSpace) -> Node:
             token.position,
             token.shown,
             f"one of the inputs {', '.join(space.kinds)}",
-            f"unknown input {token.shown} in {space.name}{_suggestion(token.text, space.kinds)}",
+            f"unknown input {token.shown} in {space.name}{_close_name(token.text, space.kinds)}",
         )
     raise ExpressionSyntaxError(token.position, token.shown, "an operator, an input or a number")
 
 
-def _expect(token: _Token, mark: str, call: _OpenCall) -> None:
+def _expect_mark(token: _ParserToken, mark: str, call: _OpenCall) -> None:
     if token.kind != "mark" or token.text != mark:
         name, arity = call.operator.name, call.operator.arity
         expected = f"{mark!r} ({name} takes {arity} argument{'s' if arity > 1 else ''})"
@@ -173,7 +173,7 @@ def _close_call(call: _OpenCall) -> Node:
         raise ExpressionTypeError(error.reason, call.position) from None
 
 
-def _suggestion(name: str, known: Iterable[str]) -> str:
+def _close_name(name: str, known: Iterable[str]) -> str:
     by_lower = {item.lower(): item for item in known}
     close = difflib.get_close_matches(name[:40].lower(), by_lower, n=1)
     return f" (did you mean {by_lower[close[0]]}?)" if close else ""

@@ -2,13 +2,15 @@
 
 A node is *oriented* when its sign was taken out: `strip_sign` gives +1 or -1 and the oriented node,
 `attach_sign` puts the sign back. A node *absorbs* a sign when that takes no extra `Neg`: constants,
-differences, and products, quotients and odd functions of such.
+differences, and products, quotients and odd functions of such. Results are cached by node, which
+also keeps the mutual recursion polynomial.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
+from functools import lru_cache
 
 from primitives.expression import Node, call_node, constant_node
 from primitives.operators import OPERATORS, Operator
@@ -18,7 +20,10 @@ _MUL, _DIV, _DOT = OPERATORS["Mul"], OPERATORS["Div"], OPERATORS["Dot"]
 
 Term = tuple[int, Node]  # sign and oriented node
 
+_cached = lru_cache(maxsize=16_384)
 
+
+@_cached
 def order_key(node: Node) -> tuple[bool, int, str]:
     """The order of operands: constants first, then shallow before deep, then by text."""
     return node.value is None, node.depth, str(node)
@@ -36,6 +41,7 @@ def product_of(node: Node) -> Node:
     return attach_sign(sign, _build_product(node.operator, constant, factors))
 
 
+@_cached
 def strip_sign(node: Node) -> Term:
     """The sign of a canonical node, and the node without it."""
     if node.value is not None:
@@ -48,7 +54,7 @@ def strip_sign(node: Node) -> Term:
         sign = _orientation(terms, constant)
         if sign > 0:
             return 1, node
-        return -1, _build_sum([(-s, term) for s, term in terms], -constant)
+        return -1, _build_sum(_flipped(terms), -constant)
     if operator in (_MUL, _DOT):
         sign, constant, factors = _factors(node)
         return sign, _build_product(operator, constant, factors) if sign < 0 else node
@@ -60,14 +66,17 @@ def strip_sign(node: Node) -> Term:
 
 def attach_sign(sign: int, node: Node) -> Node:
     """A canonical node from a sign and an oriented node."""
-    if sign > 0:
-        return node
+    return node if sign > 0 else _negative(node)
+
+
+@_cached
+def _negative(node: Node) -> Node:
     if node.value is not None:
         return constant_node(-node.value)
     operator = node.operator
     if operator in (_ADD, _SUB):
         terms, constant = _terms(node)
-        return _build_sum([(-s, term) for s, term in terms], -constant)
+        return _build_sum(_flipped(terms), -constant)
     if operator is not None and _absorbs(node):
         if operator in (_MUL, _DOT):
             _, constant, factors = _factors(node)
@@ -76,6 +85,7 @@ def attach_sign(sign: int, node: Node) -> Node:
     return call_node(_NEG, node)
 
 
+@_cached
 def _absorbs(node: Node) -> bool:
     if node.value is not None:
         return True
@@ -90,6 +100,15 @@ def _absorbs(node: Node) -> bool:
     if operator is not None and (operator is _DIV or operator.parity < 0):
         return _absorbs(node.children[0])
     return False
+
+
+def _flipped(terms: list[Term]) -> list[Term]:
+    return [(1 if _signless(node) else -sign, node) for sign, node in terms]
+
+
+def _signless(node: Node) -> bool:
+    """A product with zero, or what is made of such: the sign makes no difference."""
+    return _absorbs(node) and _negative(node) == node
 
 
 def _terms(node: Node) -> tuple[list[Term], float]:
@@ -108,7 +127,7 @@ def _terms(node: Node) -> tuple[list[Term], float]:
             constants.append(sign * top.value)
         else:
             own, oriented = strip_sign(top)
-            terms.append((sign * own, oriented))
+            terms.append((1 if _signless(oriented) else sign * own, oriented))
     total = _finite_sum(constants)
     if total is None:
         terms += [(1 if c >= 0 else -1, constant_node(abs(c))) for c in constants]
@@ -127,7 +146,7 @@ def _orientation(terms: list[Term], constant: float) -> int:
     """+1 or -1, so that a sum and its negative get opposite ones."""
     net: dict[Node, int] = {}
     for sign, node in terms:
-        net[node] = net.get(node, 0) + sign
+        net[node] = net.get(node, 0) + (0 if _signless(node) else sign)
     for count in net.values():
         if count:
             return 1 if count > 0 else -1

@@ -112,7 +112,9 @@ class SearchSpace:
             raise SpaceError("definition", data, "must be an object")
         for key in data:
             if key not in _SPACE_FIELDS:
-                raise SpaceError(str(key), data[key], f"unknown field; {_listed(_SPACE_FIELDS)}")
+                raise SpaceError(
+                    str(key), data[key], f"unknown field; {_listed_names(_SPACE_FIELDS)}"
+                )
         for key in _SPACE_FIELDS:
             if key not in data:
                 raise SpaceError(key, None, "is missing")
@@ -121,10 +123,12 @@ class SearchSpace:
             raise SpaceError("inputs", inputs, 'must be an object like {"X": "per_class"}')
         return cls(
             name=data["name"],
-            inputs=tuple(Input(name, _input_kind(name, kind)) for name, kind in inputs.items()),
-            constants=tuple(_constant(value) for value in _sequence("constants", data)),
-            operators=tuple(_sequence("operators", data)),
-            root=_root_kind(data["root"]),
+            inputs=tuple(
+                Input(name, _space_input_kind(name, kind)) for name, kind in inputs.items()
+            ),
+            constants=tuple(_space_constant(value) for value in _space_list("constants", data)),
+            operators=tuple(_space_list("operators", data)),
+            root=_space_root_kind(data["root"]),
         )
 
 
@@ -137,36 +141,36 @@ def space_of(space: str | SearchSpace) -> SearchSpace:
     if isinstance(space, SearchSpace):
         return space
     if not isinstance(space, str) or space not in SPACES:
-        raise SpaceError("name", space, f"unknown space; {_listed(SPACES)}")
+        raise SpaceError("name", space, f"unknown space; {_listed_names(SPACES)}")
     return SPACES[space]
 
 
-def _listed(names: Any) -> str:
+def _listed_names(names: Any) -> str:
     return "known are " + ", ".join(names)
 
 
-def _sequence(field: str, data: Mapping[str, Any]) -> list[Any] | tuple[Any, ...]:
+def _space_list(field: str, data: Mapping[str, Any]) -> list[Any] | tuple[Any, ...]:
     value = data[field]
     if not isinstance(value, list | tuple):
         raise SpaceError(field, value, "must be a list")
     return value
 
 
-def _input_kind(name: object, kind: object) -> Kind:
+def _space_input_kind(name: object, kind: object) -> Kind:
     for allowed in (Kind.PER_ROW, Kind.PER_CLASS):
         if kind == allowed.value:
             return allowed
     raise SpaceError(f"inputs.{name}", kind, "must be per_row or per_class")
 
 
-def _root_kind(kind: object) -> Kind:
+def _space_root_kind(kind: object) -> Kind:
     for allowed in (Kind.PER_ROW, Kind.PER_CLASS):
         if kind == allowed.value:
             return allowed
     raise SpaceError("root", kind, "must be per_row or per_class")
 
 
-def _constant(value: object) -> float:
+def _space_constant(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SpaceError("constants", value, "must be a finite number")
     try:
@@ -209,7 +213,7 @@ def _check_space_operators(operators: tuple[str, ...]) -> None:
         raise SpaceError("operators", operators, "at least one operator is needed")
     for name in operators:
         if not isinstance(name, str) or name not in OPERATORS:
-            raise SpaceError("operators", name, f"unknown operator; {_listed(OPERATORS)}")
+            raise SpaceError("operators", name, f"unknown operator; {_listed_names(OPERATORS)}")
         if operators.count(name) > 1:
             raise SpaceError("operators", name, "is named twice")
 

@@ -47,10 +47,10 @@ def to_torch(expression: Expression) -> Callable[..., torch.Tensor]:
             calls.append((place, node.operator.torch, step.arguments))
 
     def compute(**tensors: torch.Tensor) -> torch.Tensor:
-        _check_names(tensors, space.kinds)
-        named = {item.name: _tensor(tensors, item.name) for item in used}
-        _check_shapes(named, space.kinds)
-        named = _as_floats(torch, named)
+        _check_tensor_names(tensors, space.kinds)
+        named = {item.name: _given_tensor(tensors, item.name) for item in used}
+        _check_tensor_shapes(named, space.kinds)
+        named = _as_float_tensors(torch, named)
         memory = list(slots)
         for place, name in loads:
             memory[place] = named[name]
@@ -63,20 +63,20 @@ def to_torch(expression: Expression) -> Callable[..., torch.Tensor]:
     return compute
 
 
-def _check_names(tensors: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:
+def _check_tensor_names(tensors: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:
     for name in tensors:
         if name not in kinds:
             raise InputError(name, f"unknown; the inputs are {', '.join(kinds)}")
 
 
-def _tensor(tensors: Mapping[str, Any], name: str) -> Any:
+def _given_tensor(tensors: Mapping[str, Any], name: str) -> Any:
     tensor = tensors.get(name)
     if tensor is None:
         raise InputError(name, "is used by the expression but was not given")
     return tensor
 
 
-def _check_shapes(tensors: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:
+def _check_tensor_shapes(tensors: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None:
     rows: int | None = None
     per_class: tuple[int, ...] | None = None
     for name, tensor in tensors.items():
@@ -93,7 +93,7 @@ def _check_shapes(tensors: Mapping[str, Any], kinds: Mapping[str, Kind]) -> None
             per_class = shape
 
 
-def _as_floats(torch: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+def _as_float_tensors(torch: Any, tensors: dict[str, Any]) -> dict[str, Any]:
     floats = [tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()]
     if len(floats) == len(tensors):
         return tensors

@@ -156,7 +156,7 @@ def _named_lines(expression: Expression, width: float, size: float) -> list[Line
         names.append((name, part))
         whole = _with_name(whole, part.root, name)
     lines = [line]
-    for name, part in names:
+    for name, part in reversed(names):  # the last may contain those before it
         lines.append(_line(f"{name} = {_latex(part)}", size))
     return lines
 

@@ -220,7 +220,7 @@ def _assembled(job_id: str, spec: JobSpec, detector: str, classes: tuple[str, ..
 def problem_of(spec: JobSpec) -> Problem:
     """What is searched."""
     template = LossDefinition.from_json(
-        {"name": "template", "iou_centerness": spec.iou_centerness, **spec.fixed}
+        {"name": "template", "iou_centerness": spec.iou_centerness, **dict(spec.fixed)}
     )
     cls = spec.branches.cls
     return Problem(

@@ -12,34 +12,13 @@ from itertools import groupby
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Integer,
-    Row,
-    Select,
-    Subquery,
-    and_,
-    case,
-    desc,
-    func,
-    literal,
-    or_,
-    select,
-    type_coerce,
-)
-from sqlalchemy.orm import aliased
+from sqlalchemy import Row
 
-from search_server.store.models import Candidate, Job, Trial
+from search_server.leaderboard_query import Page, page_query
 
 if TYPE_CHECKING:
     from search_server.store import Store
     from workers import TrialSpec
-
-STAGE = "proxy"  # the stage whose trials make the fitness
-_SHOWN = (
-    *("job_id", "index", "name", "origin", "cls_text", "bbox_text", "size", "stage", "state"),
-    *("reason", "simulate_score", "fitness"),
-)
 
 
 @dataclass(frozen=True)
@@ -141,135 +120,23 @@ def leaderboard(
     """
     if job_id is not None:
         store.job(job_id)
-    with store.reading() as session:
-        found = session.execute(_page(job_id, limit, offset, state)).all()
-    return [_group(key, list(rows)) for key, rows in groupby(found, key=lambda row: row.group)]
+    return _groups(store, Page(job_id, limit, offset, state))
 
 
-def _order() -> list[ColumnElement[Any]]:
-    """Fitness downwards, then what has none by its simulation, failed ones last; ties by age."""
-    c = Candidate
-    rank = case(
-        (c.state == "failed", 3),
-        (c.fitness.is_not(None), 0),
-        (c.simulate_score.is_not(None), 1),
-        else_=2,
-    )
-    best_first = desc(func.coalesce(c.fitness, c.simulate_score, 0.0))
-    return [rank, best_first, type_coerce(Job.serial, Integer), type_coerce(c.index, Integer)]
+def leaderboard_row(store: Store, job_id: str, index: int) -> LeaderboardRow:
+    """One candidate as it stands on its job's leaderboard.
 
-
-def _heads(job_id: str | None, group: ColumnElement[Any]) -> Subquery:
-    """One line per group: its candidates' number, its newest job."""
-    count = func.count().label("count")
-    counted = select(Candidate.job_id, count).group_by(Candidate.job_id).subquery("counted")
-    query = select(
-        group.label("group"),
-        func.sum(counted.c.count).label("total"),
-        func.max(Job.serial).label("newest"),
-    ).join(counted, counted.c.job_id == Job.id)
-    if job_id is not None:
-        query = query.where(Job.id == job_id)
-    return query.group_by(group).subquery("heads")
-
-
-def _bases(job_id: str | None, group: ColumnElement[Any]) -> Subquery:
-    """Where `n` is 1: a group's baseline, that of its first job whose baseline was trained."""
-    trained = case((Candidate.fitness.is_(None), 1), else_=0)
-    place = func.row_number().over(partition_by=group, order_by=(trained, Job.serial))
-    query = (
-        select(Candidate.job_id, group.label("group"), place.label("n"))
-        .join(Job, Job.id == Candidate.job_id)
-        .where(Candidate.index == 0, Candidate.origin == "baseline")
-    )
-    if job_id is not None:
-        query = query.where(Candidate.job_id == job_id)
-    return query.subquery("bases")
-
-
-def _chosen(
-    job_id: str | None, group: ColumnElement[Any], limit: int, offset: int, state: str | None
-) -> Subquery:
-    """The candidates of the page with their place in their group, and every first candidate.
-
-    With a filter the candidates it leaves come first, and are all that can be on the page.
+    Raises:
+        JobError: no such job, or it has no such candidate.
     """
-    wanted = literal(1) if state is None else case((Candidate.state == state, 1), else_=0)
-    order = _order() if state is None else [desc(wanted), *_order()]
-    place = func.row_number().over(partition_by=group, order_by=order)
-    query = select(
-        Candidate.job_id,
-        Candidate.index,
-        group.label("group"),
-        wanted.label("wanted"),
-        place.label("place"),
-    ).join(Job, Job.id == Candidate.job_id)
-    if job_id is not None:
-        query = query.where(Candidate.job_id == job_id)
-    ranked = query.subquery("ranked")
-    on_page = and_(ranked.c.wanted == 1, ranked.c.place > offset, ranked.c.place <= offset + limit)
-    chosen = select(ranked, case((on_page, 1), else_=0).label("on_page"))
-    return chosen.where(or_(on_page, ranked.c.index == 0)).subquery("chosen")
+    store.candidate(job_id, index)
+    return _groups(store, Page(job_id, index=index))[0].rows[0]
 
 
-def _page(
-    job_id: str | None, limit: int, offset: int, state: str | None
-) -> Select[*tuple[Any, ...]]:
-    """One line per (candidate of the page, seed), with the baseline's AP for that seed."""
-    group = case((Job.trial_group == "", Job.id), else_=Job.trial_group)
-    chosen, heads = _chosen(job_id, group, limit, offset, state), _heads(job_id, group)
-    bases, base_job = _bases(job_id, group), aliased(Job, name="base_job")
-    own, other = aliased(Trial, name="own"), aliased(Trial, name="other")
-    is_base = and_(chosen.c.job_id == bases.c.job_id, chosen.c.index == 0)
-    ended = ("done", "diverged")
-    columns = [getattr(Candidate, name) for name in _SHOWN]
-    return (
-        select(
-            *columns,
-            chosen.c.group,
-            chosen.c.place,
-            heads.c.total,
-            case((is_base, 1), else_=0).label("is_base"),
-            chosen.c.on_page,
-            case((is_base, base_job.spec)).label("spec"),
-            _measured(own).label("value"),
-            _measured(other).label("base_value"),
-        )
-        .select_from(chosen)
-        .join(heads, heads.c.group == chosen.c.group)
-        .outerjoin(bases, and_(bases.c.group == chosen.c.group, bases.c.n == 1))
-        .outerjoin(base_job, base_job.id == bases.c.job_id)
-        .join(
-            Candidate,
-            and_(Candidate.job_id == chosen.c.job_id, Candidate.index == chosen.c.index),
-        )
-        .outerjoin(
-            own,
-            and_(
-                own.job_id == chosen.c.job_id,
-                own.candidate == chosen.c.index,
-                own.stage == STAGE,
-                own.state.in_(ended),
-            ),
-        )
-        .outerjoin(
-            other,
-            and_(
-                other.job_id == bases.c.job_id,
-                other.candidate == 0,
-                other.stage == STAGE,
-                other.seed == own.seed,
-                other.state.in_(ended),
-            ),
-        )
-        .where(or_(chosen.c.on_page == 1, is_base))
-        .order_by(heads.c.newest.desc(), chosen.c.group, chosen.c.place, own.seed)
-    )
-
-
-def _measured(trial: Any) -> ColumnElement[Any]:
-    """A proxy trial's AP; diverging is the worst there is."""
-    return case((trial.state == "diverged", 0.0), else_=trial.fitness)
+def _groups(store: Store, page: Page) -> list[LeaderboardGroup]:
+    with store.reading() as session:
+        found = session.execute(page_query(page)).all()
+    return [_group(key, list(rows)) for key, rows in groupby(found, key=lambda row: row.group)]
 
 
 def _group(key: str, found: list[Row[*tuple[Any, ...]]]) -> LeaderboardGroup:

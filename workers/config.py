@@ -21,8 +21,10 @@ from workers.schedule import scale_schedule
 from workers.spec import TrialSpec
 
 CUSTOM_IMPORTS = ("losses", "workers.metric")
-_DATA_FIELDS = ("ann_file", "data_root", "data_prefix", "metainfo", "indices", "filter_cfg")
-_DATA_FIELDS += ("test_mode", "lazy_init", "backend_args")
+_DATA_FIELDS = frozenset(
+    ("ann_file", "data_root", "data_prefix", "metainfo", "indices", "filter_cfg", "test_mode")
+    + ("lazy_init", "backend_args")
+)
 
 
 def build_config(spec: TrialSpec) -> Config:

@@ -64,10 +64,8 @@ def _write(value: Any, path: str, indent: int, taken: int) -> str:
 
 def _plain(value: Any) -> Any:
     """Without a subclass's own ``repr``."""
-    for kind in (bool, int, str, bytes):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
+    kinds: tuple[Any, ...] = (bool, int, str, bytes)
+    return next((kind(value) for kind in kinds if isinstance(value, kind)), value)
 
 
 def _write_mapping(value: Mapping[Any, Any], path: str, indent: int, taken: int) -> str:

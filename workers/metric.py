@@ -41,16 +41,13 @@ class FullPrecisionCocoMetric(CocoMetric):
     def compute_metrics(self, results: Sequence[tuple[dict, dict]]) -> dict[str, float]:
         """Box AP of all `results` of `process`, in [0, 1]."""
         coco = self._coco_api
-        if self.cat_ids is None:
-            self.cat_ids = coco.get_cat_ids(cat_names=self.dataset_meta["classes"])
-        if self.img_ids is None:
-            self.img_ids = coco.get_img_ids()
+        categories = coco.get_cat_ids(cat_names=self.dataset_meta["classes"])
         found = [
             {
                 "image_id": result["img_id"],
                 "bbox": self.xyxy2xywh(box),
                 "score": float(score),
-                "category_id": self.cat_ids[label],
+                "category_id": categories[label],
             }
             for _, result in results
             for box, score, label in zip(
@@ -61,8 +58,8 @@ class FullPrecisionCocoMetric(CocoMetric):
             return {f"bbox_{name}": 0.0 for name in COCO_STATISTICS}
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
-            evaluation.params.catIds = self.cat_ids
-            evaluation.params.imgIds = self.img_ids
+            evaluation.params.catIds = categories
+            evaluation.params.imgIds = coco.get_img_ids()
             evaluation.params.maxDets = list(self.proposal_nums)
             evaluation.params.iouThrs = self.iou_thrs
             evaluation.evaluate()

@@ -175,8 +175,11 @@ def _start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
     The kernel's parent-death signal comes when the *thread* that started the child ends; started
     from a thread of a pool, the child would die with that thread.
     """
-    starter = _starter(os.getpid())
-    return starter.submit(subprocess.Popen, command, **options).result()
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, **options)
+
+    return _starter(os.getpid()).submit(start).result()
 
 
 @cache

@@ -9,8 +9,11 @@ FOREVER = 10**9  # mmengine's default for `end`
 WARM_UP_SHARE = 0.1
 _TIMES = ("begin", "end", "T_max", "step_size", "total_steps", "total_iters")
 _TIME_LISTS = ("milestones", "periods")
-_RISING = ("LinearLR", "ConstantLR", "QuadraticWarmupLR", "LinearParamScheduler")
-_RISING += ("ConstantParamScheduler", "QuadraticWarmupParamScheduler")
+_RISING = frozenset(
+    kind + suffix
+    for kind in ("Linear", "Constant", "QuadraticWarmup")
+    for suffix in ("LR", "ParamScheduler")
+)
 
 
 def scale_schedule(schedulers: Any, train_cfg: Mapping[str, Any], steps: int) -> Any:
@@ -38,8 +41,8 @@ def scale_schedule(schedulers: Any, train_cfg: Mapping[str, Any], steps: int) ->
         return None
     if isinstance(schedulers, Mapping) and "type" not in schedulers:
         return {name: scale_schedule(part, train_cfg, steps) for name, part in schedulers.items()}
-    items = [schedulers] if isinstance(schedulers, Mapping) else list(schedulers)
-    items = [dict(item) for item in items if "Plateau" not in _name(item)]
+    listed = [schedulers] if isinstance(schedulers, Mapping) else schedulers
+    items: list[dict[str, Any]] = [dict(item) for item in listed if "Plateau" not in _name(item)]
     by_epoch = "max_iters" not in train_cfg
     if not by_epoch:  # counted in epochs it never moves in a training that has one epoch
         items = [item for item in items if not item.get("by_epoch", True)]

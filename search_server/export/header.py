@@ -133,6 +133,8 @@ def _usage(spec: TrialSpec, path: Path, module: str | None) -> list[str]:
         intro,
         f"  {first}",
         f"  {command}",
+        "Names that mmengine does not know (train_pipeline, data_root, ...) are left from your own",
+        "config and steer nothing here: what counts is what stands in the parts that it does know.",
         "Other data: change ann_file, data_prefix and metainfo of the data sets, ann_file of the",
         "evaluators, and num_classes of the heads. Longer: train_cfg.max_iters, val_interval and",
         "param_scheduler. Nothing is saved or drawn: default_hooks.checkpoint and visualizer.",

@@ -43,6 +43,7 @@ def main(path: str, standalone: bool) -> None:
     from mmengine.registry import init_default_scope
 
     config = Config.fromfile(path)
+    read = fingerprint(config.to_dict())  # before building, which takes parts out
     init_default_scope(config.get("default_scope", "mmdet"))
     from mmdet.registry import MODELS
     from mmdet.utils import register_all_modules
@@ -52,7 +53,7 @@ def main(path: str, standalone: bool) -> None:
     seen = {
         "type": type(model).__name__,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "fingerprint": fingerprint(config.to_dict()),
+        "fingerprint": read,
     }
     print("\n" + json.dumps(seen))
 

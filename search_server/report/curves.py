@@ -56,40 +56,28 @@ def loss_curves(detector: str, definition: Mapping[str, Any]) -> LossCurves:
         detector: text of an mmdet config.
         definition: a loss definition as plain JSON; null branches are the detector's own losses.
     """
-    from losses import LossDefinition, apply_loss  # isort: skip - before anything of mmdet
+    from losses import LossDefinition, apply_loss, detector_family  # isort: skip - before mmdet
 
     from mmdet.registry import MODELS
     from mmengine.registry import DefaultScope
 
+    from losses.families import box_heads, model_part
     from workers.detector import parse_detector
 
     config = apply_loss(parse_detector(detector), LossDefinition.from_json(definition))
-    head = _box_head(config.model)
+    head = next(box_heads(model_part(config)))
     with DefaultScope.overwrite_default_scope("mmdet"):
         import mmdet.models  # noqa: F401 - registers the losses
 
         cls_loss = MODELS.build(head["loss_cls"])
         box_loss = MODELS.build(head["loss_bbox"])
-    # A dense head whose box loss is of the IoU family decodes before it, whatever its config says.
-    decoded = (
-        bool(head.get("reg_decoded_bbox")) or "bbox_coder" not in head or _wants_boxes(box_loss)
-    )
+    decoded = detector_family(config).always_decodes or bool(head.get("reg_decoded_bbox"))
     stds = head.get("bbox_coder", {}).get("target_stds", (1.0, 1.0, 1.0, 1.0))
     return LossCurves(
         positive=_classification(cls_loss, label=0),
         negative=_classification(cls_loss, label=1),
         box=_box(box_loss, None if decoded else float(stds[0])),
     )
-
-
-def _box_head(model: Mapping[str, Any]) -> Mapping[str, Any]:
-    head: Any = model.get("roi_head") or model
-    head = head["bbox_head"]
-    return head[0] if isinstance(head, (list, tuple)) else head
-
-
-def _wants_boxes(loss: nn.Module) -> bool:
-    return "IoU" in type(loss).__name__ or type(loss).__name__ == "BoxExpressionLoss"
 
 
 def _classification(loss: nn.Module, label: int) -> Curve:

@@ -18,7 +18,7 @@ from search_server.report.formula_panel import FormulaPanel
 from search_server.report.headline import draw_headline
 from search_server.report.panels import draw_funnel, draw_progress, legend_handles
 from search_server.report.records import Findings, gather
-from search_server.report.style import RC, message
+from search_server.report.style import MUTED, RC, message
 
 if TYPE_CHECKING:
     from search_server.store import Store
@@ -70,7 +70,7 @@ def draw(findings: Findings) -> Figure:
         )
 
     inner = WIDTH - 2 * MARGIN
-    draw_headline(place(MARGIN, 0.0, inner, HEADLINE), findings)
+    draw_headline(place(MARGIN, 0.0, inner, HEADLINE), findings, 72 * inner)
     top = HEADLINE + SPACE
     draw_progress(place(MARGIN + 0.25, top, 6.9, SEARCH), findings)
     draw_funnel(place(MARGIN + 8.2, top, inner - 8.2, SEARCH), findings)
@@ -105,7 +105,10 @@ def _draw_curves(
         for label, color, style in legend_entries()
         if (best if label.startswith("best") else baseline) is not None
     ]
-    _legend(place(MARGIN, top + CURVES + LABELS, inner, LEGEND), handles)
+    strip = place(MARGIN, top + CURVES + LABELS, inner, LEGEND)
+    _legend(strip, handles)
+    if findings.best is not None and best is None:
+        strip.text(1, 0.5, best_reason, ha="right", va="center", color=MUTED, parse_math=False)
 
 
 def _legend(axes: Axes, handles: list[Line2D]) -> None:

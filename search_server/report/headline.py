@@ -3,24 +3,27 @@
 from matplotlib.axes import Axes
 
 from search_server.report.records import Findings
-from search_server.report.style import BEST, INK, MUTED, RULE, shortened
+from search_server.report.style import BEST, INK, MUTED, RULE, fitting_size, shortened
 
 
-def draw_headline(axes: Axes, findings: Findings) -> None:
-    """Name and state on the left, the result below; never more than it supports."""
+def draw_headline(axes: Axes, findings: Findings, width: float) -> None:
+    """Name, state and result of a job, on axes that are ``width`` points wide."""
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.axis("off")
     job = findings.job
     axes.text(
-        0, 0.66, shortened(job.name, 60), fontsize=20, fontweight="bold", color=INK, va="center",
+        0, 0.66, shortened(job.name, 42), fontsize=20, fontweight="bold", color=INK, va="center",
         parse_math=False,
     )  # fmt: skip
     axes.text(
-        1, 0.66, shortened(f"job {job.id}  ·  {job.state}", 80), fontsize=11, color=MUTED,
+        1, 0.66, shortened(f"job {job.id}  ·  {job.state}", 44), fontsize=11, color=MUTED,
         va="center", ha="right", parse_math=False,
     )  # fmt: skip
-    axes.text(0, 0.26, result_sentence(findings), fontsize=12, va="center",
-              color=BEST if findings.best else MUTED, parse_math=False)  # fmt: skip
+    sentence = result_sentence(findings)
+    axes.text(
+        0, 0.26, sentence, fontsize=fitting_size(sentence, width, 12.0, 7.0), va="center",
+        color=BEST if findings.best else MUTED, parse_math=False,
+    )  # fmt: skip
     axes.plot([0, 1], [0.02, 0.02], color=RULE, linewidth=1.0, clip_on=False)
 
 

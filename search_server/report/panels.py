@@ -16,6 +16,8 @@ from search_server.report.style import (
     shortened,
 )
 
+LEAST_SPAN = 3.0  # points of AP: a smaller range would blow noise up
+
 
 def draw_progress(axes: Axes, findings: Findings) -> None:
     """Every ended proxy trial as a dot, the best mean so far as steps, the baseline with a band."""
@@ -27,20 +29,43 @@ def draw_progress(axes: Axes, findings: Findings) -> None:
     left, right = 0.3, end + 0.7
     _baseline_band(axes, findings)
     _best_steps(axes, findings, right)
-    for origin in dict.fromkeys(dot.origin for dot in findings.dots):
-        dots = [dot for dot in findings.dots if dot.origin == origin]
-        color, marker = origin_style(origin)
+    floor = _floor(findings)
+    for dot in findings.dots:
+        color, marker = origin_style(dot.origin)
+        low = 100 * dot.fitness < floor
         axes.scatter(
-            [dot.position for dot in dots],
-            [100 * dot.fitness for dot in dots],
-            s=36, c=color, marker=marker, edgecolors="white", linewidths=0.6, zorder=3,
+            dot.position, max(100 * dot.fitness, floor), s=30 if low else 36, c=color,
+            marker="x" if low else marker, edgecolors=None if low else "white",
+            linewidths=1.2 if low else 0.6, zorder=3, clip_on=not low,
         )  # fmt: skip
     axes.set_xlim(left, right)
     axes.set_xlabel("proxy trials finished")
     axes.set_ylabel("COCO box AP (×100)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.margins(y=0.12)
+    _limit(axes, findings, floor)
     light_grid(axes)
+
+
+def _floor(findings: Findings) -> float:
+    """Points of AP below which a trial is only marked: one that failed must not flatten the rest."""
+    values = [100 * dot.fitness for dot in findings.dots]
+    middle = 100 * findings.baseline_spread.mean if findings.baseline_spread.seeds else max(values)
+    reach = max(LEAST_SPAN, 2 * (max(values) - middle))
+    low = 100 * findings.steps[0].fitness if findings.steps else middle
+    return max(0.0, min(middle, low) - reach) if min(values) < middle - reach else min(values)
+
+
+def _limit(axes: Axes, findings: Findings, floor: float) -> None:
+    """The range of the AP axis, and how many trials lie below it."""
+    below = sum(100 * dot.fitness < floor for dot in findings.dots)
+    low, high = floor, max(100 * dot.fitness for dot in findings.dots)
+    margin = max(0.08 * (high - low), (LEAST_SPAN - (high - low)) / 2)
+    axes.set_ylim(low if below else low - margin, high + margin)
+    if below:
+        axes.text(
+            0.995, 0.02, f"× {below} below", transform=axes.transAxes, ha="right", va="bottom",
+            fontsize=8.5, color=MUTED,
+        )  # fmt: skip
 
 
 def _baseline_band(axes: Axes, findings: Findings) -> None:

@@ -5,6 +5,8 @@ from types import MappingProxyType
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextToPath
 
 INK = "#1d2733"
 MUTED = "#66717f"
@@ -74,6 +76,14 @@ def message(axes: Axes, text: str) -> None:
 def light_grid(axes: Axes, which: str = "y") -> None:
     """A quiet grid behind the data."""
     axes.grid(axis=which, color=RULE, linewidth=0.7)  # type: ignore[arg-type]
+
+
+def fitting_size(text: str, width: float, size: float, smallest: float) -> float:
+    """The largest font size up to ``size`` at which plain text is at most ``width`` points wide."""
+    needed, _, _ = TextToPath().get_text_width_height_descent(
+        text, FontProperties(size=size), False
+    )
+    return size if needed <= width else max(smallest, size * width / needed)
 
 
 def shortened(text: str, limit: int) -> str:

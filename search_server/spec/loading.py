@@ -15,7 +15,7 @@ from search_server.errors import SpecError
 from search_server.spec.budgets import Misfit
 from search_server.spec.models import JobSpec
 
-MAX_BYTES = 256 * 1024
+MAX_BYTES = 64 * 1024
 MAX_DEPTH = 32
 
 
@@ -75,7 +75,7 @@ def read_yaml(content: str | bytes, source: object) -> object:
         try:
             return loader.get_single_data()
         finally:
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -84,8 +84,21 @@ def read_yaml(content: str | bytes, source: object) -> object:
     except yaml.reader.ReaderError as error:
         found = f"character {error.character!r} at position {error.position}: {error.reason}"
         raise SpecError(source, "", found, "it must be YAML in UTF-8") from None
-    except (ValueError, TypeError, OverflowError, RecursionError, yaml.YAMLError) as error:
-        raise SpecError(source, "", str(error), "it must be YAML with plain values") from None
+    except _BROKEN_VALUES as error:
+        found = f"{type(error).__name__}: {error}"
+        raise SpecError(source, "", found, "it must be YAML with plain values") from None
+
+
+# What PyYAML's constructors let out for values such as `!!int x` and `!!bool x`.
+_BROKEN_VALUES = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    yaml.YAMLError,
+)
 
 
 class _Loader(yaml.SafeLoader):
@@ -122,6 +135,15 @@ class _Loader(yaml.SafeLoader):
                     )
                 seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+# A date is text here; sets, ordered maps and binaries are not read.
+_Loader.yaml_constructors = {
+    tag: constructor
+    for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
+}
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
 
 
 def explained(error: ErrorDetails, source: object, more: int = 0) -> SpecError:

@@ -61,3 +61,12 @@ def parse_url(text: str) -> URL:
 def shown(url: URL) -> str:
     """The URL for people: without password, and without query (which may hold one too)."""
     return url.set(query={}).render_as_string(hide_password=True)
+
+
+def absolute(text: str) -> str:
+    """The URL in full, with its password, the same database from any folder; never to be shown.
+
+    Raises:
+        StoreError: see `parse_url`.
+    """
+    return parse_url(text).render_as_string(hide_password=False)

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import losses  # noqa: I001  the stand-in for mmcv's ops has to precede mmdet
+import losses  # the stand-in for mmcv's ops has to precede mmdet
+
+# isort: split
 import mmdet
 import numpy as np
 import pytest
@@ -253,7 +255,9 @@ def _model(family: str) -> dict[str, Any]:
             },
             {"type": "ATSSAssigner", "topk": 9},
         )
-    return _two_stage({"faster": "FasterRCNN", "mask": "MaskRCNN", "cascade": "CascadeRCNN"}[family])
+    return _two_stage(
+        {"faster": "FasterRCNN", "mask": "MaskRCNN", "cascade": "CascadeRCNN"}[family]
+    )
 
 
 def make_config(family: str) -> Config:

@@ -1,10 +1,12 @@
 """Every family trains with expression losses, and with stock losses exactly as stock mmdet."""
 
+import copy
+
 import pytest
 import torch
-from losses import CATALOG, LossDefinition, apply_loss
-
 from mmengine.config import Config
+
+from losses import CATALOG, LossDefinition, apply_loss
 
 TWO_STAGE = ("faster", "cascade", "mask")
 DENSE = ("retinanet", "fcos", "atss")
@@ -108,9 +110,7 @@ def test_stock_losses_keep_the_stock_head(family, tiny_config, tiny_batch, build
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_iou_aware_head_changes_no_stock_loss(
-    family, tiny_config, tiny_batch, build, loss_dict
-):
+def test_an_iou_aware_head_changes_no_stock_loss(family, tiny_config, tiny_batch, build, loss_dict):
     wrapped = tiny_config(family)
     owner = wrapped.model.get("roi_head", wrapped.model)
     for head in owner.bbox_head if isinstance(owner.bbox_head, list) else [owner.bbox_head]:
@@ -140,3 +140,26 @@ def test_a_config_goes_through_text_and_still_trains(tiny_config, tiny_batch, bu
     batch = tiny_batch()
     first = two_steps(build(applied), batch, loss_dict)
     assert_same_history(first, two_steps(build(again), batch, loss_dict))
+
+
+@pytest.mark.parametrize("family", ["faster", "atss"])
+def test_mixed_precision(family, tiny_config, tiny_batch, build, loss_dict):
+    model = build(apply_loss(tiny_config(family), searched(family)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        values = loss_dict(model, tiny_batch())
+    for name in ("loss_cls", "loss_bbox"):
+        assert values[name].dtype == torch.float32
+    total(values).backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_a_copied_model_is_independent(tiny_config, tiny_batch, build, loss_dict):
+    """Averaging of weights copies the model; the IoUs lent in one must not show in the other."""
+    model = build(apply_loss(tiny_config("atss"), searched("atss")))
+    twin = copy.deepcopy(model)
+    assert type(twin.bbox_head) is type(model.bbox_head)
+    assert twin.bbox_head.loss_cls is not model.bbox_head.loss_cls
+    batch = tiny_batch()
+    first, second = loss_dict(model, batch), loss_dict(twin, batch)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert model.state_dict().keys() == build(tiny_config("atss")).state_dict().keys()

@@ -8,8 +8,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from primitives import SPACES, Evaluator, Expression, InputError, Kind, SpaceError, evaluate, grow
-from primitives import parse, to_torch
+from primitives import (
+    SPACES,
+    Evaluator,
+    Expression,
+    InputError,
+    Kind,
+    SpaceError,
+    evaluate,
+    grow,
+    parse,
+    to_torch,
+)
 from primitives.operators import OPERATORS
 
 torch.set_num_threads(1)

@@ -44,7 +44,9 @@ def numpy_gradients(operator: Operator, *arrays: np.ndarray) -> tuple[np.ndarray
                 tangents[place][index] = 1.0  # type: ignore[index]
                 tangent = operator.derivative(value, *arrays, *tangents)
                 row = tangent[index[0]]  # rows are independent; the rest may hold 0 * inf
-                gradient[index] = row.sum() if operator.kind is not _elementwise() else row[index[1]]
+                gradient[index] = (
+                    row.sum() if operator.kind is not _elementwise() else row[index[1]]
+                )
             gradients.append(gradient)
     return value, gradients
 
@@ -66,9 +68,7 @@ def test_the_table_holds_the_reference_operators() -> None:
 
 
 @pytest.mark.parametrize("name", UNARY)
-def test_unary_operators_agree_with_the_reference(
-    name: str, golden: dict[str, np.ndarray]
-) -> None:
+def test_unary_operators_agree_with_the_reference(name: str, golden: dict[str, np.ndarray]) -> None:
     x, y, grad = (golden[f"op.{name}.{field}"] for field in ("x", "y", "grad"))
     value, (gradient,) = torch_pass(OPERATORS[name], x)
     np.testing.assert_allclose(value, y, rtol=1e-5, atol=1e-9, equal_nan=True)

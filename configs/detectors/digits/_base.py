@@ -60,12 +60,12 @@ val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(
     type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=2e-3, weight_decay=0.02),
+    optimizer=dict(type="AdamW", lr=8e-3, betas=(0.9, 0.99), weight_decay=0.02),
     clip_grad=dict(max_norm=35, norm_type=2),
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=50),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=600, T_max=550, eta_min=2e-5),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=600, T_max=550, eta_min=8e-5),
 ]
 default_hooks = dict(
     timer=dict(type="IterTimerHook"),
@@ -96,4 +96,10 @@ backbone = dict(
     norm_cfg=dict(type="BN", requires_grad=True),
     norm_eval=False,
 )
-neck = dict(type="FPN", in_channels=[16, 32, 64], out_channels=32, num_outs=3)
+neck = dict(
+    type="FPN",
+    in_channels=[16, 32, 64],
+    out_channels=32,
+    num_outs=3,
+    norm_cfg=dict(type="BN", requires_grad=True),  # untrained, dense heads learn slowly without it
+)

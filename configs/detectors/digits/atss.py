@@ -10,7 +10,7 @@ model = dict(
         type="ATSSHead",
         num_classes={{_base_.num_classes}},
         in_channels=32,
-        feat_channels=32,
+        feat_channels=48,
         stacked_convs=2,
         norm_cfg=dict(type="BN", requires_grad=True),
         anchor_generator=dict(

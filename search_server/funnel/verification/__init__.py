@@ -1,4 +1,4 @@
-"""Convergence property verification: is an expression a loss at all? Answered without a detector."""
+"""Convergence property verification: is an expression a loss at all? Needs no detector."""
 
 from search_server.funnel.verification.verdict import Verdict
 from search_server.funnel.verification.verify import family_of, verify

@@ -1,4 +1,4 @@
-"""Conditions on a loss per box pair over areas in square pixels: U union, I intersection, E hull."""
+"""Conditions on a loss per box pair, from areas in px^2: U union, I intersection, E hull."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from search_server.funnel.verification.conditions import (
     require_finite,
 )
 from search_server.funnel.verification.pairs import areas_along, make_pairs, way_to_target
-from search_server.funnel.verification.probes import Array, Probe, evaluate_at
+from search_server.funnel.verification.probes import Array, Mask, Probe, evaluate_at
 from search_server.funnel.verification.verdict import Rejected
 
 CORE_SIDES = (8.0, 32.0, 128.0)
@@ -24,7 +24,7 @@ STEPS = np.concatenate([np.linspace(0.0, 0.9, 10), [0.98, 1.0]])
 CORE_WAYS, WAYS, PAIRS = 8, 24, 160
 
 AGREEMENT = {1.0: 0.6, 3.0: 0.9}
-"""Smallest Spearman correlation with 1 - IoU or 1 - GIoU over overlapping pairs, by side of the target.
+"""Smallest Spearman correlation with 1 - IoU or 1 - GIoU over overlapping pairs, by target side.
 
 Losses with a constant in square pixels (both of CSE-AutoLoss) order tiny boxes by size as well.
 """
@@ -55,7 +55,7 @@ def check(expression: Expression, measures: dict[str, float]) -> None:
 def _check_ways(
     expression: Expression, sides: tuple[float, ...], ways: int, measures: dict[str, float]
 ) -> None:
-    """Predictions moving straight to their targets: finite, never uphill, pulled while overlapping."""
+    """Predictions moving straight to targets: finite, never uphill, pulled while overlapping."""
     probe, overlap, close = ways_probe(sides, ways)
     value, slope = evaluate_at(probe, expression)
     require_finite(value, slope, "on the way from predictions to targets")
@@ -63,17 +63,18 @@ def _check_ways(
     medians = np.array([np.median(line[near]) for line, near in zip(descent, overlap, strict=True)])
     for side, line, steep in zip(sides, descent, np.abs(descent).max(axis=1), strict=True):
         require_downhill(line, float(steep), f"boxes of side {side:g}")
+    low, high = float(medians.min()), float(medians.max())
+    measures["slope_low"], measures["slope_high"] = low, high
+    if low > 0:
+        measures["scale_spread"] = high / low
+        if high > SCALE_SPREAD * low:
+            raise Rejected(
+                "depends on the scale",
+                f"the median slope differs {high / low:.3g}-fold between boxes of side "
+                f"{min(sides):g} and {max(sides):g}; at most {SCALE_SPREAD:g}",
+            )
     for side, median in zip(sides, medians, strict=True):
         require_between(float(median), *SLOPE, f"boxes of side {side:g}: the median slope")
-    measures["slope_low"], measures["slope_high"] = float(medians.min()), float(medians.max())
-    spread = float(medians.max() / medians.min())
-    measures["scale_spread"] = spread
-    if spread > SCALE_SPREAD:
-        raise Rejected(
-            "depends on the scale",
-            f"the median slope differs {spread:.3g}-fold between boxes of side {min(sides):g} and "
-            f"{max(sides):g}; at most {SCALE_SPREAD:g}",
-        )
     relative = descent / medians[:, None]
     flat = float((relative[overlap] < FLAT).mean())
     measures["flat_share"] = flat
@@ -115,8 +116,11 @@ def _check_agreement(expression: Expression, measures: dict[str, float]) -> None
 
 
 @lru_cache(maxsize=4)
-def ways_probe(sides: tuple[float, ...], ways: int) -> tuple[Probe, Array, Array]:
-    """Places on straight ways, `(sides, ways x steps)`, and where boxes overlap at all / over 0.1."""
+def ways_probe(sides: tuple[float, ...], ways: int) -> tuple[Probe, Mask, Mask]:
+    """Places on straight ways, `(sides x ways x steps,)`; where IoU is over 0 and over 0.1.
+
+    The two masks have shape `(sides, ways x steps)`.
+    """
     columns: dict[str, list[Array]] = {name: [] for name in ("U", "I", "E", "dU", "dI", "dE")}
     for number, side in enumerate(sides):
         pred, target = make_pairs(side, ways, np.random.default_rng([7, number]), same_size=False)
@@ -131,7 +135,7 @@ def ways_probe(sides: tuple[float, ...], ways: int) -> tuple[Probe, Array, Array
 
 
 @lru_cache(maxsize=1)
-def pairs_probe() -> tuple[Probe, list[tuple[Array, Array, Array]]]:
+def pairs_probe() -> tuple[Probe, list[tuple[Mask, Array, Array]]]:
     """Random pairs at every size, and per size: overlap mask, ranks of 1 - IoU and 1 - GIoU."""
     columns: dict[str, list[Array]] = {name: [] for name in "UIE"}
     moves: dict[str, list[Array]] = {name: [] for name in "UIE"}

@@ -14,6 +14,7 @@ from primitives import Expression, SearchSpace
 from primitives.numpy_eval import Evaluator
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)

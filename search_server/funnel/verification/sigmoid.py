@@ -1,4 +1,4 @@
-"""Conditions on a loss per class over sigmoid logits: X logits, Q quality, PY label, NY 1 - label."""
+"""Conditions on a loss per class: X sigmoid logits, Q quality, PY label, NY 1 - label."""
 
 from __future__ import annotations
 

@@ -35,8 +35,10 @@ def check_single_precision(expression: Expression, family: str, measures: dict[s
     import torch
 
     names = expression.space.kinds
-    for leaf, inputs in _BATCHES[family](torch):
-        value = to_torch(expression)(**{k: v for k, v in inputs().items() if k in names})
+    compute = to_torch(expression)
+    for leaf, fixed in _BATCHES[family](torch):
+        inputs = _areas(torch, leaf, **fixed) if family == "box" else {"X": leaf, **fixed}
+        value = compute(**{name: each for name, each in inputs.items() if name in names})
         if not torch.isfinite(value).all():
             raise Rejected(
                 "non-finite",
@@ -55,7 +57,8 @@ def check_single_precision(expression: Expression, family: str, measures: dict[s
         )
 
 
-Batch = tuple[Any, Callable[[], dict[str, Any]]]
+Batch = tuple[Any, dict[str, Any]]
+"""The prediction, which needs a gradient, and the inputs that do not depend on it."""
 
 
 def _rough_logits(rng: np.random.Generator, columns: int) -> np.ndarray:
@@ -65,7 +68,7 @@ def _rough_logits(rng: np.random.Generator, columns: int) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _softmax_batches(torch: Any) -> list[Batch]:
-    batches = []
+    batches: list[Batch] = []
     for columns in (2, 11):
         rng = np.random.default_rng(columns)
         leaf = torch.tensor(_rough_logits(rng, columns), dtype=torch.float32, requires_grad=True)
@@ -74,13 +77,13 @@ def _softmax_batches(torch: Any) -> list[Batch]:
         y = torch.nn.functional.one_hot(torch.from_numpy(labels), columns)
         iou = np.where(labels == columns - 1, 1.0, rng.uniform(1e-7, 1.0, ROWS))
         z = torch.tensor(iou, dtype=torch.float32)[:, None].expand(-1, columns)
-        batches.append((leaf, lambda x=leaf, y=y, z=z: {"X": x, "Y": y, "Z": z}))
+        batches.append((leaf, {"Y": y, "Z": z}))
     return batches
 
 
 @lru_cache(maxsize=1)
 def _sigmoid_batches(torch: Any) -> list[Batch]:
-    batches = []
+    batches: list[Batch] = []
     for columns in (1, 10):
         rng = np.random.default_rng(columns)
         leaf = torch.tensor(_rough_logits(rng, columns), dtype=torch.float32, requires_grad=True)
@@ -88,7 +91,7 @@ def _sigmoid_batches(torch: Any) -> list[Batch]:
         quality = np.where(positive, rng.choice([1e-7, 0.3, 0.6, 0.9, 1.0], positive.shape), 0.0)
         py = torch.tensor(positive, dtype=torch.float32)
         q = torch.tensor(quality, dtype=torch.float32)
-        batches.append((leaf, lambda x=leaf, q=q, py=py: {"X": x, "Q": q, "PY": py, "NY": 1 - py}))
+        batches.append((leaf, {"Q": q, "PY": py, "NY": 1 - py}))
     return batches
 
 
@@ -108,7 +111,7 @@ def _box_batches(torch: Any) -> list[Batch]:
     target = torch.tensor(np.concatenate(targets), dtype=torch.float32)
     with torch.no_grad():
         leaf[0::ROWS] = target[0::ROWS]
-    return [(leaf, lambda: _areas(torch, leaf, target))]
+    return [(leaf, {"target": target})]
 
 
 def _areas(torch: Any, pred: Any, target: Any) -> dict[str, Any]:

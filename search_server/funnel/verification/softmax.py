@@ -1,4 +1,4 @@
-"""Conditions on a loss per row over softmax logits: X logits, Y one-hot label, Z IoU of the row."""
+"""Conditions on a loss per row: X softmax logits, Y one-hot label, Z IoU of the row."""
 
 from __future__ import annotations
 

@@ -1,0 +1,84 @@
+"""`lossforge export` and `lossforge report`: what a search leaves behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search_server.cli.options import JobArgument, JsonOption, StoreOption, job_id, open_store
+
+
+def export(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The config to write, FILE.py.")
+    ],
+    job: JobArgument = None,
+    candidate: Annotated[
+        str | None,
+        typer.Option(
+            help="JOB:INDEX, INDEX, or the name of a catalogue loss; default: the best.",
+            show_default=False,
+        ),
+    ] = None,
+    standalone: Annotated[
+        bool,
+        typer.Option(
+            "--standalone",
+            help="Also write one Python module, so that the config needs no Lossforge.",
+        ),
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the best loss of a job as an mmdet config that trains through plain mmengine.
+
+    The config is loaded and built in a clean process before it gets its name.
+
+    Example: lossforge export digits-atss-1 -o best.py
+    """
+    from search_server.cli.output import one_line, print_json, stdout_kept
+    from search_server.errors import JobError
+
+    chosen: int | str | None = candidate
+    if candidate is not None and ":" in candidate:
+        named, _, index = candidate.rpartition(":")
+        if job is not None and named != job:
+            raise JobError(f"--candidate {candidate} is of another job than {job}")
+        job, chosen = named, index
+    if isinstance(chosen, str) and chosen.isascii() and chosen.isdigit() and len(chosen) < 10:
+        chosen = int(chosen)
+    with open_store(store) as opened:
+        of = job_id(opened, job)
+        with stdout_kept():
+            from search_server.export import export as write
+
+            files = write(opened, of, output, chosen, standalone=standalone, force=force)
+    if as_json:
+        print_json({"job": of, "files": [file.absolute() for file in files]})
+        return
+    for file in files:
+        print(one_line(f"wrote {file}"))
+
+
+def report(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The picture to write, FILE.png.")
+    ],
+    job: JobArgument = None,
+    store: StoreOption = None,
+) -> None:
+    """Draw a job as a PNG: fitness over trials, the funnel, the best formula and its curves.
+
+    Example: lossforge report digits-atss-1 -o search.png
+    """
+    from search_server.cli.output import one_line, stdout_kept
+
+    with open_store(store) as opened, stdout_kept():
+        of = job_id(opened, job)
+        from search_server.report import report as draw
+
+        draw(opened, of, output)
+    print(one_line(f"wrote {output}"))

@@ -1,0 +1,97 @@
+"""`lossforge gc`, `lossforge doctor` and `lossforge db`: looking after an installation."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from search_server.cli.options import JsonOption, StoreOption, store_url
+
+db = typer.Typer(no_args_is_help=True, help="The store's schema.")
+
+_STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+def gc(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be removed.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove the work folders that killed processes left behind.
+
+    Example: lossforge gc --dry-run
+    """
+    from search_server.cli.output import one_line, print_json
+    from workers import collect_garbage
+
+    found = collect_garbage(dry_run)
+    if as_json:
+        print_json({"folders": found.folders, "bytes": found.bytes, "removed": not dry_run})
+        return
+    for folder in found.folders:
+        print(one_line(str(folder)))
+    verb = "would remove" if dry_run else "removed"
+    print(f"{verb} {len(found.folders)} folders, {found.bytes / 1e6:.1f} MB")
+
+
+def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Look whether everything that a search needs is there, and say how to get what is not.
+
+    Exit status 1 when something is missing that a search cannot do without.
+
+    Example: lossforge doctor
+    """
+    from search_server.cli.output import console, plain, print_json, stdout_kept, table
+    from search_server.doctor import examine
+
+    with stdout_kept():
+        findings = examine(store_url(store))
+    failed = any(finding.verdict == "fail" for finding in findings)
+    if as_json:
+        print_json({"ok": not failed, "findings": findings})
+    else:
+        made = table("", "what", "found", fold=("found",))
+        for finding in findings:
+            text = plain(finding.found)
+            if finding.cure:
+                text.append(f"\n-> {plain(finding.cure)}", style="italic")
+            style = _STYLES[finding.verdict]
+            made.add_row(f"[{style}]{finding.verdict}[/]", plain(finding.what), text)
+        console().print(made)
+    raise typer.Exit(int(failed))
+
+
+@db.command()
+def upgrade(store: StoreOption = None) -> None:
+    """Bring a store to the schema of this version. Back it up first.
+
+    Example: lossforge db upgrade --store sqlite:////home/me/lossforge.db
+    """
+    from search_server.store.schema import upgrade as run
+    from search_server.store.url import parse_url, shown
+
+    url = parse_url(store_url(store))
+    before, after = run(url)
+    change = "was there already" if before == after else f"from {before or 'nothing'}"
+    print(f"{shown(url)}: schema {after} ({change})")
+
+
+@db.command()
+def current(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Show the schema of a store beside the one that this version reads.
+
+    Example: lossforge db current
+    """
+    from search_server.cli.output import print_json
+    from search_server.store.schema import current as revision
+    from search_server.store.schema import head
+    from search_server.store.url import parse_url, shown
+
+    url = parse_url(store_url(store))
+    found, wanted = revision(url), head()
+    if as_json:
+        print_json({"store": shown(url), "schema": found, "reads": wanted})
+        return
+    print(f"{shown(url)}: schema {found or 'none yet'}; this version reads {wanted}")

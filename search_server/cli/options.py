@@ -1,0 +1,69 @@
+"""Options that several commands share, and what they stand for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from search_server.store import Store
+
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="The store: a path, or a URL (sqlite:///..., postgresql://...). Default: "
+        "$LOSSFORGE_STORE, else lossforge.db in Lossforge's home folder.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+JobArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[JOB]", help="Id of the job; default: the newest.", show_default=False),
+]
+
+
+def store_url(given: str | None) -> str:
+    """`--store`, else the default."""
+    from search_server.store import default_url
+
+    return default_url() if given is None else given
+
+
+def open_store(given: str | None, *, create: bool = False) -> Store:
+    """The store that a command works on; only commands that write make a new one.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
+    from search_server.store import Store
+
+    return Store.open(store_url(given), create=create)
+
+
+def job_id(store: Store, given: str | None) -> str:
+    """The job that was named, checked, or the newest one.
+
+    Raises:
+        JobError: there is none.
+    """
+    return (store.latest_job() if given is None else store.job(given)).id
+
+
+def candidate_id(store: Store, text: str, job: str | None) -> tuple[str, int]:
+    """`JOB:INDEX`, or `INDEX` of `--job` or of the newest job.
+
+    Raises:
+        JobError: no such job, or the index is no number.
+    """
+    from search_server.errors import JobError
+
+    named, colon, index = text.rpartition(":")
+    if colon and job is not None and named != job:
+        raise JobError(f"{text} names another job than --job {job}; give one of the two")
+    if not (index.isascii() and index.isdigit() and len(index) < 10):
+        raise JobError(f"{text!r} is no candidate; give JOB:INDEX, or INDEX with --job JOB")
+    return job_id(store, named if colon else job), int(index)

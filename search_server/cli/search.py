@@ -1,0 +1,194 @@
+"""`lossforge search` and `lossforge resume`: a job from its spec to its leaderboard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search_server.cli.options import JsonOption, StoreOption, open_store
+
+if TYPE_CHECKING:
+    from search_server.planning import Plan
+    from search_server.spec import JobSpec
+    from search_server.store import Store
+
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Run the trials on Ray: `local` starts one on this machine, `auto` or HOST:PORT is a "
+        "cluster. Default: processes of this machine, without Ray.",
+        show_default=False,
+    ),
+]
+SlotsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=1024, help="Trials at once on this machine; default: as its cores allow."
+    ),
+]
+TraceOption = Annotated[
+    int,
+    typer.Option(
+        min=0, max=1000, help="Keep this many rejected draws per reason and candidate as text."
+    ),
+]
+
+
+def search(
+    spec: Annotated[Path, typer.Argument(help="The job spec, a YAML file (see `init`).")],
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only time ten steps and count out trials and hours."),
+    ] = False,
+    address: AddressOption = None,
+    slots: SlotsOption = None,
+    trace: TraceOption = 0,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search for a loss: run a job spec to its end, with live progress.
+
+    Ctrl-C interrupts it; `resume` goes on without repeating a finished trial.
+
+    Example: lossforge search configs/search/digits_atss.yaml
+    """
+    from search_server.cli.output import note, stdout_kept
+
+    with stdout_kept():
+        from search_server.jobs import create_job
+        from search_server.spec import load_spec
+
+        loaded = load_spec(spec)
+    if dry_run:
+        _print_plan(loaded, spec, slots, as_json)
+        return
+    with open_store(store, create=True) as opened:
+        with stdout_kept():
+            job = create_job(opened, loaded, spec)
+        note(f"job {job} in {opened.url}")
+        raise typer.Exit(_run(opened, job, address, slots, trace, as_json))
+
+
+def resume(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")],
+    address: AddressOption = None,
+    slots: SlotsOption = None,
+    trace: TraceOption = 0,
+    store: StoreOption = None,
+    store_file: Annotated[
+        Path | None,
+        typer.Option(help="Read the store's URL from a file, which keeps it off command lines."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Go on with a job that was interrupted, or whose process was killed.
+
+    Example: lossforge resume digits-atss-1
+    """
+    from search_server.cli.output import stdout_kept
+    from search_server.errors import StoreError
+
+    if store_file is not None:
+        if store is not None:
+            raise StoreError("give --store or --store-file, not both")
+        with stdout_kept():
+            from search_server.submission import read_store_file
+
+            store = read_store_file(store_file)
+    with open_store(store) as opened:
+        raise typer.Exit(_run(opened, job, address, slots, trace, as_json))
+
+
+def _run(
+    store: Store, job_id: str, address: str | None, slots: int | None, trace: int, as_json: bool
+) -> int:
+    """Runs a job in this process; returns the command's exit status."""
+    from search_server.cli.live import watched
+    from search_server.cli.output import stdout_kept
+    from search_server.errors import JobError
+
+    record = store.job(job_id)
+    if record.state in ("done", "cancelled"):
+        raise JobError(f"job {job_id} is {record.state}; see: lossforge leaderboard {job_id}")
+    with stdout_kept():
+        from search_server.controller import run_job, stop_on_signals
+        from search_server.executors.choice import open_executor
+        from search_server.spec import JobSpec
+
+        spec = JobSpec.from_json(record.spec)
+        executor = open_executor(spec.resources, address, slots)
+    try:
+        with stop_on_signals() as stop, watched(stderr=as_json) as observer:
+            run_job(store, job_id, executor, observer, stop, trace)
+            stopped = stop.is_set()
+    finally:
+        executor.close()
+    return _conclude(store, job_id, stopped, as_json)
+
+
+def _conclude(store: Store, job_id: str, stopped: bool, as_json: bool) -> int:
+    """Says how a run of a job ended, and what to do next."""
+    from search_server.cli.output import one_line, points, print_json
+    from search_server.leaderboard import leaderboard
+
+    job = store.job(job_id)
+    groups = leaderboard(store, job_id, limit=2)
+    rows = groups[0].rows if groups else ()
+    best = next((row for row in rows if row.rank and not row.baseline), None)
+    base = groups[0].baseline if groups else None
+    if as_json:
+        print_json(
+            {
+                "job": job_id,
+                "state": job.state,
+                "reason": job.reason,
+                "best": None if best is None else {"id": best.id, "fitness": best.fitness},
+                "baseline": None if base is None else {"id": base.id, "fitness": base.fitness},
+            }
+        )
+    else:
+        print(one_line(f"job {job_id} is {job.state}" + f": {job.reason}" * bool(job.reason)))
+        if best is not None:
+            against = "" if base is None else f", the baseline {points(base.fitness)}"
+            print(f"best: candidate {best.index} with AP {points(best.fitness)}{against}")
+        if job.state == "interrupted":
+            print(f"go on:  lossforge resume {job_id}")
+        else:
+            print(f"see:    lossforge leaderboard {job_id}")
+        if best is not None:
+            print(f"export: lossforge export {job_id} -o best.py")
+    if job.state == "done":
+        return 0
+    return 130 if stopped and job.state == "interrupted" else 1
+
+
+def _print_plan(spec: JobSpec, source: Path, slots: int | None, as_json: bool) -> None:
+    """Trials and hours per stage, from ten steps that are really taken."""
+    from search_server.cli.output import print_json, stdout_kept
+
+    with stdout_kept():
+        from search_server.executors.choice import local_slots
+        from search_server.planning import plan, time_steps
+
+        counted = plan(spec, time_steps(spec, source), slots or local_slots(spec.resources))
+    if as_json:
+        print_json({"slots": counted.slots, "stages": counted.stages, "hours": counted.hours})
+        return
+    print_plan(counted)
+
+
+def print_plan(counted: Plan) -> None:
+    """A plan as a table."""
+    from search_server.cli.output import console, duration, table
+
+    made = table("stage", "trials", "steps", "time", right=("trials", "steps", "time"))
+    for stage in counted.stages:
+        time = duration(3600 * stage.hours)
+        made.add_row(stage.stage, str(stage.trials), str(stage.steps), time)
+    made.add_row("all", str(counted.trials), "", duration(3600 * counted.hours), style="bold")
+    out = console()
+    out.print(made)
+    out.print(f"with {counted.slots} trials at once, as measured on this machine", style="dim")

@@ -1,0 +1,107 @@
+"""`lossforge train`: a detector with a loss of one's choice, for its full schedule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search_server.cli.options import JsonOption
+
+
+def train(
+    config: Annotated[
+        str, typer.Argument(help="An mmdet config, or a packaged detector: digits/atss.")
+    ],
+    loss_cls: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EXPR|NAME",
+            help="Classification loss: an expression, or a catalogue name; default: the "
+            "detector's own.",
+            show_default=False,
+        ),
+    ] = None,
+    loss_bbox: Annotated[
+        str | None,
+        typer.Option(metavar="EXPR|NAME", help="Box loss, in the same way.", show_default=False),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME",
+            help="Both branches: a loss definition in JSON, or a catalogue name.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="`digits`, or the folder of a COCO-format data set; default: the config's own "
+            "data sets.",
+            show_default=False,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Optimiser steps; default: the config's full schedule."),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Images a step, with --data.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1)] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=256, help="CPU threads; trials take 1.")
+    ] = None,
+    work_dir: Annotated[
+        Path | None,
+        typer.Option(help="For checkpoint and logs; default: work_dirs/CONFIG-LOSS."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a detector with searched or default losses, in all four combinations.
+
+    Give no loss for the detector's own two, --loss-cls or --loss-bbox to replace one of them, and
+    both (or --loss) to replace both. The AP of the last evaluation is printed at the end.
+
+    Example: lossforge train digits/faster_rcnn --loss-cls cse-autoloss-a --data digits
+    """
+    from search_server.cli.output import note, one_line, points, print_json, stdout_kept
+
+    with stdout_kept():
+        import torch
+
+        from search_server.full_training import (
+            Training,
+            choose_loss,
+            detector_path,
+            train_fully,
+        )
+
+        stem = detector_path(config).stem
+        definition = choose_loss(config, loss, loss_cls, loss_bbox)
+        folder = work_dir or Path("work_dirs") / one_line(f"{stem}-{definition.name}")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        note(f"{config} with {definition.name}, in {folder}")
+        training = Training(config, definition, data, steps, batch_size, seed)
+        done = train_fully(training, folder, note)
+    if as_json:
+        print_json({"loss": definition.to_json(), **_json(done)})
+        return
+    if done.fitness is None:
+        print("trained; the config has no evaluation on COCO boxes, so there is no AP")
+    else:
+        found = {name: done.metrics.get(f"coco/bbox_mAP_{name}") for name in ("50", "75")}
+        rest = ", ".join(f"AP{name} {points(value)}" for name, value in found.items())
+        print(f"AP {100 * done.fitness:.2f} ({rest})")
+    if done.checkpoint is not None:
+        print(one_line(f"saved {done.checkpoint}"))
+
+
+def _json(done: object) -> dict[str, object]:
+    from search_server.cli.output import jsonable
+
+    return dict(jsonable(done))

@@ -1,0 +1,39 @@
+"""Which executor a run gets."""
+
+from __future__ import annotations
+
+import os
+
+from search_server.executors.base import Executor
+from search_server.executors.inline import InlineExecutor
+from search_server.spec import Resources
+
+
+def open_executor(
+    resources: Resources, address: str | None = None, slots: int | None = None
+) -> Executor:
+    """The executor for a run; close it.
+
+    Args:
+        address: of a Ray cluster; `auto`: the one of this process; `local`: a Ray started on this
+            machine. None: Ray if RAY_ADDRESS is set, as it is in a submitted job, else processes of
+            this machine without Ray.
+        slots: trials at once on this machine; None: as many as its cores have room for.
+
+    Raises:
+        JobError: see `RayExecutor`.
+    """
+    if address is None and os.environ.get("RAY_ADDRESS"):
+        address = "auto"
+    if address is None:
+        return InlineExecutor(slots or local_slots(resources))
+    from search_server.executors.ray import LOCAL, RayExecutor
+
+    cpus = None if slots is None or address != LOCAL else max(1, round(slots * resources.cpus))
+    return RayExecutor(resources, address, cpus)
+
+
+def local_slots(resources: Resources) -> int:
+    """Trials that this machine's cores have room for, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, int((cores or 1) // resources.cpus))

@@ -1,0 +1,146 @@
+"""Trials as Ray tasks, on a cluster or on a Ray of this machine started for the purpose."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from search_server.errors import JobError
+from search_server.funnel.stages import TrialKey
+from search_server.spec import Resources
+from workers import TrialResult, TrialSpec
+from workers.ray_task import remote_trial
+
+LOCAL = "local"
+MAX_RETRIES = 2  # after the loss of a worker or a node; a trial that fails by itself is a result
+LOOK_AGAIN = 10.0  # seconds that a count of the cluster's resources is believed
+GIB = 2**30
+TOKEN_CURE = (
+    "this Ray cluster wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what "
+    "`ray get-auth-token` prints on its head node"
+)
+
+
+class RayExecutor:
+    """Runs every trial as one Ray task; Ray decides where.
+
+    A worker or node that is lost is Ray's to replace, up to `MAX_RETRIES` times; beyond that the
+    trial is `failed`. Must be closed: it holds this process's connection to Ray.
+
+    Args:
+        resources: what one trial takes.
+        address: of a cluster, `auto` for the one this process belongs to, or `local`, which starts
+            a Ray of its own on this machine.
+        cpus: CPUs of a local Ray; None: all.
+
+    Raises:
+        JobError: there is no cluster, it wants a token, or a local Ray has no room for a trial.
+    """
+
+    def __init__(self, resources: Resources, address: str = LOCAL, cpus: int | None = None) -> None:
+        self._resources = resources
+        self._refs: dict[Any, tuple[TrialKey, TrialSpec]] = {}
+        self._slots = 0
+        self._counted = float("-inf")
+        self._ray = _connected(address, cpus)
+        options: dict[str, Any] = {
+            "num_cpus": resources.cpus,
+            "num_gpus": resources.gpus,
+            "max_retries": MAX_RETRIES,
+            "runtime_env": {"env_vars": {"PYTHONSAFEPATH": "1"}},
+        }
+        if resources.memory_gb is not None:
+            options["memory"] = int(resources.memory_gb * GIB)
+        self._task = self._ray.remote(**options)(remote_trial)
+        if address == LOCAL and self._room() < 1:
+            self._ray.shutdown()
+            raise JobError(
+                f"a trial takes {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, more than "
+                "this machine has; lower `resources` in the spec"
+            )
+
+    def submit(self, key: TrialKey, spec: TrialSpec) -> None:
+        """See `Executor.submit`."""
+        self._refs[self._task.remote(spec.to_json())] = (key, spec)
+
+    def wait(self, timeout: float) -> list[tuple[TrialKey, TrialResult]]:
+        """See `Executor.wait`."""
+        if not self._refs:
+            time.sleep(max(0.0, timeout))
+            return []
+        waiting = list(self._refs)
+        ready, rest = self._ray.wait(waiting, num_returns=1, timeout=max(0.0, timeout))
+        if ready and rest:
+            more, _ = self._ray.wait(rest, num_returns=len(rest), timeout=0)
+            ready += more
+        return [self._result(ref) for ref in ready]
+
+    def slots(self) -> int:
+        """Trials that fit the cluster as it is now; looked up again now and then. At least 1:
+        what waits for room is what makes an autoscaler start nodes."""
+        if time.monotonic() - self._counted > LOOK_AGAIN:
+            self._slots = self._room()
+            self._counted = time.monotonic()
+        return max(1, self._slots)
+
+    def cancel_all(self) -> None:
+        """See `Executor.cancel_all`; ends Ray's worker processes, and with them the trials."""
+        for ref in self._refs:
+            self._ray.cancel(ref, force=True)
+        self._refs.clear()
+
+    def close(self) -> None:
+        """See `Executor.close`; a local Ray is shut down."""
+        self.cancel_all()
+        self._ray.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _result(self, ref: Any) -> tuple[TrialKey, TrialResult]:
+        key, spec = self._refs.pop(ref)
+        try:
+            return key, TrialResult.from_json(self._ray.get(ref))
+        except self._ray.exceptions.RayError as error:
+            lines = str(error).strip().splitlines()
+            reason = f"{type(error).__name__}: {lines[0] if lines else 'lost'}"
+            return key, TrialResult("failed", reason, None, spec.seed, spec.steps)
+
+    def _room(self) -> int:
+        """How many trials the whole cluster has resources for."""
+        total = self._ray.cluster_resources()
+        needs = {"CPU": self._resources.cpus, "GPU": self._resources.gpus}
+        if self._resources.memory_gb is not None:
+            needs["memory"] = self._resources.memory_gb * GIB
+        return min(int(total.get(name, 0.0) // need) for name, need in needs.items() if need > 0)
+
+
+def _connected(address: str, cpus: int | None) -> Any:
+    """The ray module, connected; its own output stays out of the user's sight."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray  # takes a second, and reads the environment
+
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == LOCAL:
+        options |= {"num_cpus": cpus, "include_dashboard": False}
+    try:
+        ray.init(address=address, **options)
+    except ray.exceptions.AuthenticationError as error:
+        raise JobError(TOKEN_CURE) from error
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        if "oken" in str(error):  # some paths of Ray tell of a missing token in a RuntimeError
+            raise JobError(TOKEN_CURE) from error
+        raise JobError(f"no Ray cluster at {address}: {error}") from error
+    return ray

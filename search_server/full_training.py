@@ -1,0 +1,277 @@
+"""Trains a detector for its own full schedule with a loss of one's choice, and saves it.
+
+A trial of a search is `workers.train`; this is what a user does with what a search has found.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from losses import (
+    BRANCHES,
+    CATALOG,
+    Branch,
+    DefinitionError,
+    ExpressionBranch,
+    LossDefinition,
+    LossesError,
+    apply_loss,
+    configs_dir,
+    detector_family,
+    load_definition,
+)
+from primitives import parse
+from search_server.coco_layout import find_splits
+from search_server.errors import JobError
+from workers import DetectorError, Split, TrialSpec, WorkersError, build_config, load_detector
+from workers.data import DataError, check_split, digits, load_coco, read_classes
+from workers.detector import one_line, parse_detector
+from workers.hooks import Diverged, FiniteGuard, ScoreKeeper
+from workers.schedule import scale_schedule
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What to train.
+
+    Attributes:
+        detector: path of an mmdet config, or the name of a packaged one.
+        definition: the loss that goes in.
+        data: `digits`, a folder in COCO layout, or None for the config's own data sets.
+        steps: optimiser steps; None for the config's own schedule.
+        batch_size: images a step; None for the config's own. Only with `data`.
+        seed: None leaves it to the config.
+    """
+
+    detector: str
+    definition: LossDefinition
+    data: str | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training ended: APs by mmdet's names, in [0, 1], and where the files are."""
+
+    fitness: float | None
+    metrics: dict[str, float]
+    seconds: float
+    work_dir: Path
+    checkpoint: Path | None
+
+
+def detector_path(given: str) -> Path:
+    """The file of a detector's config, by path or by the name of a packaged one.
+
+    Raises:
+        JobError: there is none.
+    """
+    packaged = configs_dir() / "detectors"
+    for path in (Path(given), packaged / f"{given}.py"):
+        if path.is_file():
+            return path
+    names = ", ".join(
+        str(path.relative_to(packaged).with_suffix("")) for path in packaged.glob("*/[!_]*.py")
+    )
+    raise JobError(f"{given!r} is no file; give an mmdet config, or one of {names}")
+
+
+def choose_loss(
+    detector: str, loss: str | None, cls: str | None, bbox: str | None
+) -> LossDefinition:
+    """A loss definition from what a person typed.
+
+    Args:
+        detector: decides the search space of an expression.
+        loss: a name of the catalogue, or a JSON file, for both branches; None for the detector's
+            own losses.
+        cls, bbox: a name of the catalogue, whose branch is taken, or an expression; None leaves
+            the branch as `loss` says.
+
+    Raises:
+        DefinitionError: no such name or file.
+        PrimitivesError: an expression that is none.
+    """
+    definition = LossDefinition("default") if loss is None else load_definition(loss)
+    names = [] if loss is None else [definition.name]
+    for branch, text in zip(BRANCHES, (cls, bbox), strict=True):
+        if text is not None:
+            definition = definition.with_branch(branch, _branch(detector, branch, text))
+            names.append(f"{branch}-{text if text in CATALOG else 'expression'}")
+    return replace(definition, name="-".join(names) or "default")
+
+
+def _branch(detector: str, branch: str, text: str) -> Branch | None:
+    if text in CATALOG:
+        return CATALOG[text].branch(branch)
+    if text.isidentifier() or ("(" not in text and "-" in text):
+        raise DefinitionError(
+            f"no loss is named {text!r}, and an expression has operators; named losses: "
+            f"{', '.join(CATALOG)}"
+        )
+    family = detector_family(parse_detector(load_detector(detector_path(detector))))
+    space = "box" if branch == "bbox" else family.cls_space
+    alpha = 0.25 if space == "binary_cls" else None
+    return ExpressionBranch(parse(text, space), alpha=alpha)
+
+
+def full_config(training: Training) -> Config:
+    """The config that is trained.
+
+    Raises:
+        JobError, LossesError, WorkersError, DataError: detector, loss or data cannot be used.
+    """
+    path = detector_path(training.detector)
+    if training.data is not None:
+        return _config_on(training, path)
+    config = apply_loss(parse_detector(load_detector(path)), training.definition)
+    if training.batch_size is not None:
+        raise JobError("--batch-size goes with --data; without, the config's own loader is used")
+    if training.seed is not None:
+        config.randomness = {**(config.get("randomness") or {}), "seed": training.seed}
+    if training.steps is not None:
+        _cut(config, training.steps)
+    return config
+
+
+def _config_on(training: Training, path: Path) -> Config:
+    """The config with other data: the one a trial would train, and checkpoints."""
+    text = load_detector(path)
+    own = parse_detector(text)
+    train, evaluate = _splits(str(training.data))
+    classes = read_classes(train.annotations)
+    for split in (train, evaluate):
+        check_split(split, classes)
+    batch = training.batch_size or (own.get("train_dataloader") or {}).get("batch_size") or 8
+    spec = TrialSpec(
+        detector=text,
+        definition=training.definition.to_json(),
+        train=train,
+        evaluate=evaluate,
+        seed=training.seed or 0,
+        steps=training.steps or _own_steps(own, train, batch),
+        batch_size=batch,
+        classes=classes,
+    )
+    config = build_config(spec)
+    hooks = dict(config.get("default_hooks") or {})
+    save = {"type": "CheckpointHook", "by_epoch": False, "interval": spec.steps}
+    config.default_hooks = {**hooks, "checkpoint": {**save, "max_keep_ckpts": 1}}
+    config.visualizer = {"type": "Visualizer", "vis_backends": [{"type": "LocalVisBackend"}]}
+    return config
+
+
+def _splits(data: str) -> tuple[Split, Split]:
+    if data == "digits":
+        splits = digits().splits
+        return splits["search_train"], splits["search_val"]
+    return find_splits(Path(data))
+
+
+def _own_steps(config: Config, train: Split, batch: int) -> int:
+    """How many steps the config's own schedule is on this data."""
+    schedule = config.get("train_cfg") or {}
+    if schedule.get("max_iters"):
+        return int(schedule["max_iters"])
+    if schedule.get("max_epochs"):
+        images = len(load_coco(train.annotations)["images"])
+        return int(schedule["max_epochs"]) * math.ceil(images / batch)
+    raise JobError("the config's train_cfg has no max_iters and no max_epochs; give --steps")
+
+
+def _cut(config: Config, steps: int) -> None:
+    """The config's own training, brought to a number of steps."""
+    own = config.get("train_cfg") or {}
+    config.param_scheduler = scale_schedule(config.get("param_scheduler"), own, steps)
+    config.train_cfg = {"type": "IterBasedTrainLoop", "max_iters": steps, "val_interval": steps}
+    hooks = dict(config.get("default_hooks") or {})
+    save = {"type": "CheckpointHook", "by_epoch": False, "interval": steps, "max_keep_ckpts": 1}
+    config.default_hooks = {**hooks, "checkpoint": save}
+    config.log_processor = {"type": "LogProcessor", "by_epoch": False}
+
+
+def train_fully(training: Training, work_dir: Path, say: Say) -> Trained:
+    """Trains, evaluates and saves.
+
+    Args:
+        say: takes a line of progress now and then.
+
+    Raises:
+        JobError: the training broke off; the message says why.
+    """
+    config = full_config(training)
+    config.work_dir = str(work_dir.absolute())
+    config.experiment_name = f"train-{time.time_ns()}"
+    config.log_level = "WARNING"  # mmengine would list every initialised tensor
+    keeper, began = ScoreKeeper(), time.monotonic()
+    try:
+        runner = Runner.from_cfg(config)
+        for hook in (FiniteGuard(), keeper, _Teller(say)):
+            runner.register_hook(hook)
+        runner.train()
+    except Diverged as event:
+        raise JobError(f"the training diverged: {event}") from event
+    except (LossesError, WorkersError, DataError, DetectorError):
+        raise
+    except Exception as error:
+        raise JobError(f"the training broke off: {one_line(error)}") from error
+    finally:
+        logging.shutdown()
+    saved = runner.message_hub.get_info("last_ckpt", None)
+    return Trained(
+        fitness=keeper.scores.get("coco/bbox_mAP"),
+        metrics=keeper.scores,
+        seconds=time.monotonic() - began,
+        work_dir=work_dir,
+        checkpoint=Path(saved) if saved else None,
+    )
+
+
+class _Teller(Hook):
+    """Says now and then how far a training is."""
+
+    priority = "LOW"
+    EVERY = 10.0  # seconds
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._next = 0.0
+        self._began = 0.0
+
+    def before_train(self, runner: Any) -> None:
+        """Starts the clock."""
+        self._began = time.monotonic()
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """A line at the first step, the last one, and every ten seconds."""
+        now, done, steps = time.monotonic(), runner.iter + 1, runner.max_iters
+        if now < self._next and done < steps:
+            return
+        self._next = now + self.EVERY
+        losses = ", ".join(
+            f"{name} {float(value):.3f}" for name, value in outputs.items() if "loss" in name
+        )
+        left = (now - self._began) / done * (steps - done)
+        self._say(f"step {done}/{steps}: {losses}; {left / 60:.1f} min left")
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """A line per evaluation."""
+        ap = (metrics or {}).get("coco/bbox_mAP")
+        if ap is not None:
+            self._say(f"evaluation at step {runner.iter}: AP {100 * ap:.2f}")

@@ -1,0 +1,150 @@
+"""A small search whose trials are a closed formula; run as a program, it can kill itself anywhere.
+
+    python fake_search.py STORE JOB KIND COUNT
+
+runs a job and sends itself SIGKILL at the COUNT-th event of a KIND: `commit` (inside a write, before
+it is committed), `written` (after one), `trial` (while one runs), or `never`.
+"""
+
+import hashlib
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+from sqlalchemy import MetaData, create_engine, event, select
+from sqlalchemy.orm import Session
+
+from search_server.controller import run_job
+from search_server.executors import InlineExecutor
+from search_server.jobs import create_job
+from search_server.spec import JobSpec, parse_spec
+from search_server.store import Store
+from workers import TrialResult, TrialSpec
+
+SPEC: dict[str, Any] = {
+    "name": "fake",
+    "detector": "digits/atss",
+    "branches": {"cls": {"space": "binary_cls"}, "bbox": {"space": "box"}},
+    "searcher": {
+        "population": 5,
+        "parents": 3,
+        "named": [{"cls": "focal-expression", "bbox": "giou-expression"}, "cse-autoloss-b"],
+    },
+    "funnel": {
+        "verify": {"max_draws": 400},
+        "simulate": {"steps": 3, "keep": 2},
+        "proxy": {"steps": 5, "seeds": [0, 7]},
+    },
+    "candidates": 17,
+    "window": 6,
+    "seed": 11,
+}
+TIMES = ("_at", "seconds_", "owner")
+
+
+def spec(**changes: Any) -> JobSpec:
+    """The small spec with other top-level fields."""
+    return parse_spec(yaml.safe_dump({**SPEC, **changes}))
+
+
+def new_job(url: str, **changes: Any) -> str:
+    """A job of the small spec in the store at `url`."""
+    with Store.open(url) as store:
+        return create_job(store, spec(**changes))
+
+
+def number(trial: TrialSpec) -> float:
+    """A number in [0, 1) that depends on all that steers a trial."""
+    return int.from_bytes(hashlib.sha256(trial.key.encode()).digest()[:6], "big") / 2**48
+
+
+def fake_trial(trial: TrialSpec) -> TrialResult:
+    """Most are done, some diverge, fail or run out of time; always the same for the same trial."""
+    value = number(trial)
+    status = {0: "diverged", 1: "failed", 2: "timeout"}.get(int(value * 1e6) % 20, "done")
+    return TrialResult(
+        status,  # type: ignore[arg-type]
+        "" if status == "done" else f"made to be {status}",
+        value if status == "done" else None,
+        trial.seed,
+        trial.steps,
+        metrics={"ap50": value} if status == "done" else {},
+        curves={"step": [1.0, 2.0], "loss": [1.0, value]},
+        seconds={"total": time.perf_counter() % 1.0},
+        versions={"torch": "0"},
+    )
+
+
+def slow_trial(low: float, high: float) -> Callable[[TrialSpec], TrialResult]:
+    """The same trials, each with a delay of its own, in seconds."""
+    clock = random.Random()
+
+    def run(trial: TrialSpec) -> TrialResult:
+        time.sleep(clock.uniform(low, high))
+        return fake_trial(trial)
+
+    return run
+
+
+def run(url: str, job: str, slots: int = 2, stop: threading.Event | None = None, **more: Any) -> str:
+    """Run a job with the fake trials; its state."""
+    with Store.open(url) as store, InlineExecutor(slots, slow_trial(0.0, 0.005)) as executor:
+        return run_job(store, job, executor, stop=stop, trace=1, **more)
+
+
+def rows(url: str) -> dict[str, list[dict[str, Any]]]:
+    """All rows of all tables in the order of their keys, without the columns that hold times."""
+    engine = create_engine(url)
+    tables = MetaData()
+    tables.reflect(engine)
+    with engine.connect() as connection:
+        found = {
+            table.name: [
+                {
+                    name: value
+                    for name, value in row._mapping.items()
+                    if not any(mark in name for mark in TIMES)
+                }
+                for row in connection.execute(select(table).order_by(*table.primary_key.columns))
+            ]
+            for table in tables.sorted_tables
+        }
+    engine.dispose()
+    return found
+
+
+class Killer:
+    """Counts events and kills this very process at one of them."""
+
+    def __init__(self, kind: str, count: int) -> None:
+        self.kind = kind
+        self.left = count
+
+    def __call__(self, kind: str) -> None:
+        if kind == self.kind:
+            self.left -= 1
+            if self.left <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(url: str, job: str, kind: str, count: str) -> None:
+    killer = Killer(kind, int(count))
+    event.listen(Session, "before_commit", lambda session: killer("commit"))
+    event.listen(Session, "after_commit", lambda session: killer("written"))
+
+    def trial(spec: TrialSpec) -> TrialResult:
+        killer("trial")
+        return fake_trial(spec)
+
+    with Store.open(url) as store, InlineExecutor(2, trial) as executor:
+        print(run_job(store, job, executor, trace=1))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

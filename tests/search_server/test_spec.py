@@ -1,0 +1,134 @@
+"""Job specs: what is read, what is refused, and that every refusal says file, field and cure."""
+
+from pathlib import Path
+
+import pytest
+
+from losses import configs_dir
+from search_server.errors import SpecError
+from search_server.spec import JobSpec, load_spec, parse_spec
+
+MINIMAL = """
+name: first
+detector: digits/atss
+branches: {cls: {space: binary_cls}, bbox: {space: box}}
+"""
+SPLITS = """
+data:
+  search_train: {annotations: train.json, images: train}
+  search_val: {annotations: /data/val.json, images: ../val}
+"""
+
+
+def refused(text: str) -> SpecError:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(text, source="job.yaml")
+    assert caught.value.file == "job.yaml"
+    return caught.value
+
+
+def test_a_minimal_spec_is_complete() -> None:
+    spec = parse_spec(MINIMAL)
+    assert spec.data == "digits"
+    assert list(spec.searched) == ["cls", "bbox"]
+    assert spec.branches.cls is not None
+    assert spec.branches.cls.alpha == 0.25
+    assert spec.window >= spec.searcher.population
+
+
+def test_null_alpha_is_no_weighting() -> None:
+    spec = parse_spec(MINIMAL.replace("space: binary_cls", "space: binary_cls, alpha: null"))
+    assert spec.branches.cls is not None
+    assert spec.branches.cls.alpha is None
+
+
+@pytest.mark.parametrize("path", sorted(configs_dir().glob("search/*.yaml")), ids=lambda p: p.stem)
+def test_packaged_specs_are_specs(path: Path) -> None:
+    spec = load_spec(path)
+    assert JobSpec.from_json(spec.to_json()) == spec
+
+
+def test_json_round_trip_keeps_everything() -> None:
+    text = MINIMAL + SPLITS + "funnel: {simulate: null, proxy: {seeds: [3, 1]}}\nwindow: 2\n"
+    spec = parse_spec(text, folder=Path("/specs"))
+    again = JobSpec.from_json(spec.to_json())
+    assert again == spec
+    assert again.funnel.simulate is None
+    assert again.funnel.proxy.seeds == (3, 1)
+
+
+def test_paths_start_at_the_spec(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "job.yaml"
+    file.parent.mkdir()
+    file.write_text(MINIMAL.replace("digits/atss", "my/config.py") + SPLITS)
+    spec = load_spec(file)
+    assert spec.detector == str(tmp_path / "deep" / "my" / "config.py")
+    assert spec.data != "digits"
+    assert spec.data.search_train.annotations == str(tmp_path / "deep" / "train.json")
+    assert spec.data.search_val.annotations == "/data/val.json"
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "allowed"),
+    [
+        (MINIMAL + "windw: 3", "windw", "did you mean window?"),
+        (MINIMAL + "funnel: {proxy: {step: 3}}", "funnel.proxy.step", "did you mean steps?"),
+        (MINIMAL + "funnel: {proxy: {steps: many}}", "funnel.proxy.steps", "integer"),
+        (MINIMAL + "funnel: {proxy: {steps: 0}}", "funnel.proxy.steps", "greater than or equal"),
+        (MINIMAL + "limits: {job_hours: .nan}", "limits.job_hours", "finite"),
+        (MINIMAL + "window: 8", "window", "searcher.population (16)"),
+        (MINIMAL + "funnel: {simulate: {keep: 99}}", "funnel.simulate.keep", "population"),
+        (MINIMAL + "searcher: {type: ppo}", "searcher.type", "'evolution' or 'random'"),
+        (MINIMAL + "searcher: {named: [nobody]}", "searcher.named.0", "cse-autoloss-a"),
+        (MINIMAL + "baseline: nobody", "baseline", "cse-autoloss-a"),
+        (MINIMAL + "fixed: {cls: {type: stock}}", "fixed.cls", "searched already"),
+        (MINIMAL + "store: sqlite:///x.db", "store", "no such field"),
+        (MINIMAL.replace("space: box", "space: ball"), "branches.bbox.space", "box"),
+        (MINIMAL.replace("space: box", "space: multi_cls"), "branches.bbox.space", "bbox takes box"),
+        (MINIMAL.replace("space: box", "space: {name: x}"), "branches.bbox.space", "search space"),
+        (MINIMAL.replace("space: box", "space: box, alpha: 1"), "branches.bbox.alpha", "no such"),
+        (MINIMAL.replace("digits/atss", "model.txt"), "detector", "*.py"),
+        (MINIMAL.replace("first", '"two\\nlines"'), "name", "one line"),
+        ("name: first", "detector", "must be given"),
+    ],
+)
+def test_a_refusal_names_the_field_and_what_is_allowed(
+    text: str, field: str, allowed: str
+) -> None:
+    error = refused(text)
+    assert error.field == field
+    assert allowed in error.allowed
+    assert str(error).startswith(f"job.yaml: {field}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("name: [1", "line 1, column 9"),
+        ("a: 1\nb: {", "line 2, column 5"),
+        ("name: a\nname: b", "line 2, column 1"),
+        ("a: &x [1]\nb: *x", "line 2, column 4"),
+        ("a: !!python/object:os.system 1", "line 1, column 4"),
+        ("[" * 40, "line 1, column 33"),
+        ("--- 1\n--- 2", "line 2, column 1"),
+    ],
+)
+def test_broken_yaml_gives_its_line(text: str, field: str) -> None:
+    assert refused(text).field == field
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "just text", "a: \0", "x: 1" * 100_000])
+def test_what_is_no_mapping_is_refused(text: str) -> None:
+    refused(text)
+
+
+def test_a_missing_file_is_a_spec_error(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="give the path of a job spec"):
+        load_spec(tmp_path / "none.yaml")
+    with pytest.raises(SpecError, match="give the path of a job spec"):
+        load_spec(tmp_path)
+
+
+def test_a_spec_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        parse_spec(MINIMAL).window = 3  # type: ignore[misc]

@@ -1,0 +1,44 @@
+"""Work folders and messages: locks, garbage, pieces."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from workers import collect_garbage
+from workers.folders import WorkFolder
+from workers.wire import Inbox, pack
+
+
+def test_a_folder_in_use_is_no_garbage_and_a_left_one_is(own_home: Path) -> None:
+    left = own_home / "work" / "worker-left"
+    left.mkdir(parents=True, exist_ok=True)
+    with WorkFolder() as used:  # making one collects the garbage
+        assert not left.exists()
+        left.mkdir()
+        (left / "big").write_bytes(b"x" * 5000)
+        found = collect_garbage(dry_run=True)
+        assert (found.folders, found.bytes) == ((left,), 5000)
+        assert left.exists()
+        assert collect_garbage().folders == (left,)
+        assert not left.exists()
+        assert used.path.is_dir()
+    assert not used.path.exists()
+    assert collect_garbage().bytes == 0
+
+
+def test_messages_arrive_whole_from_any_pieces() -> None:
+    sent = [{"kind": "a", "x": 0.1 + 0.2}, {"kind": "b", "text": "ü" * 1000}]
+    stream = b"".join(map(pack, sent))
+    for size in (1, 3, 7, len(stream)):
+        inbox, received = Inbox(), []
+        for start in range(0, len(stream), size):
+            inbox.feed(stream[start : start + size])
+            while (message := inbox.pop()) is not None:
+                received.append(message)
+        assert received == sent
+
+
+def test_no_nan_gets_into_a_message() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        pack({"x": math.nan})
