@@ -9,19 +9,13 @@ import losses.mmcv_ops  # noqa: F401  before anything that imports mmdet
 
 # isort: on
 from losses.apply import apply_loss
+from losses.branches import Branch, ExpressionBranch, StockBranch, space_role
 from losses.catalog import CATALOG, load_definition
-from losses.definition import (
-    BRANCHES,
-    Branch,
-    ExpressionBranch,
-    LossDefinition,
-    StockBranch,
-    space_role,
-)
+from losses.definition import BRANCHES, LossDefinition
 from losses.errors import DefinitionError, LossesError, MissingOpError, UnsupportedHeadError
 from losses.expression_losses import BoxExpressionLoss, SigmoidExpressionLoss, SoftmaxExpressionLoss
 from losses.families import FAMILIES, Family, detector_family
-from losses.heads import build_iou_aware_head
+from losses.head_factory import build_iou_aware_head
 from losses.paths import configs_dir
 
 __all__ = [

@@ -6,7 +6,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from losses.definition import Branch, ExpressionBranch, LossDefinition, space_json
+from losses.branches import Branch, ExpressionBranch, space_json
+from losses.definition import LossDefinition
 from losses.errors import DefinitionError, UnsupportedHeadError
 from losses.expression_losses import resolve_space
 from losses.families import (

@@ -14,7 +14,7 @@ from pathlib import Path
 from losses.errors import LossesError
 
 # in this order: the stand-in has to be there before anything imports mmdet
-_ROOTS = ("losses.mmcv_ops", "losses.expression_losses", "losses.heads")
+_ROOTS = ("losses.mmcv_ops", "losses.expression_losses", "losses.head_factory")
 _PACKAGES = ("primitives", "losses")
 
 

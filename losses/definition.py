@@ -1,114 +1,15 @@
-"""Loss definitions: what replaces a detector's losses, as plain JSON and as frozen dataclasses."""
+"""Loss definitions: what replaces a detector's losses, as plain JSON and as a frozen dataclass."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from losses.branches import Branch, ExpressionBranch, branch_from_json, check_fields
 from losses.errors import DefinitionError
-from primitives import (
-    SPACES,
-    Expression,
-    Kind,
-    PrimitivesError,
-    SearchSpace,
-    canonical,
-    parse,
-)
+from primitives import Expression, canonical
 
 BRANCHES = ("cls", "bbox")
-DEFAULT_ALPHA = 0.25
-
-_ROLES = {
-    "multi_cls": (frozenset("XYZ"), Kind.PER_ROW),
-    "binary_cls": (frozenset(("X", "Q", "PY", "NY")), Kind.PER_CLASS),
-    "box": (frozenset("UIE"), Kind.PER_ROW),
-}
-
-
-def space_role(space: SearchSpace) -> str:
-    """Which built-in space a user's own space stands in for: multi_cls, binary_cls or box.
-
-    It is the one whose inputs include the space's and whose expressions have the same kind.
-
-    Raises:
-        DefinitionError: no loss provides these inputs.
-    """
-    names = {item.name for item in space.inputs}
-    for role, (inputs, root) in _ROLES.items():
-        if names <= inputs and space.root is root:
-            kinds = {item.name: item.kind for item in SPACES[role].inputs}
-            if all(item.kind is kinds[item.name] for item in space.inputs):
-                return role
-    raise DefinitionError(
-        f"space {space.name!r} has inputs {', '.join(sorted(names))} and a"
-        f" {space.root.value} root; a loss provides X, Y, Z (per row), X, Q, PY, NY (per class)"
-        " or U, I, E (per row)"
-    )
-
-
-@dataclass(frozen=True)
-class ExpressionBranch:
-    """A branch whose loss is an expression.
-
-    Attributes:
-        expression: the parsed expression, with its space.
-        loss_weight: factor on the loss; None: the right default of the head.
-        alpha: sigmoid form only: weight of elements with label 1, others get ``1 - alpha``;
-            None: no weighting.
-    """
-
-    expression: Expression
-    loss_weight: float | None = None
-    alpha: float | None = None
-
-    @property
-    def role(self) -> str:
-        """``multi_cls``, ``binary_cls`` or ``box``."""
-        return space_role(self.expression.space)
-
-    def to_json(self) -> dict[str, Any]:
-        """The branch as JSON."""
-        data: dict[str, Any] = {
-            "type": "expression",
-            "space": space_json(self.expression.space),
-            "expression": str(self.expression),
-            "loss_weight": self.loss_weight,
-        }
-        if self.role == "binary_cls":
-            data["alpha"] = self.alpha
-        return data
-
-
-@dataclass(frozen=True)
-class StockBranch:
-    """A branch whose loss is one of mmdet's.
-
-    Attributes:
-        loss: canonical JSON text of the mmdet loss config, without ``loss_weight``.
-        loss_weight: factor on the loss; None: the right default of the head.
-    """
-
-    loss: str
-    loss_weight: float | None = None
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The mmdet loss config, without ``loss_weight``."""
-        return json.loads(self.loss)
-
-    @property
-    def type(self) -> str:
-        """Registered name of the loss."""
-        return self.config["type"]
-
-    def to_json(self) -> dict[str, Any]:
-        """The branch as JSON."""
-        return {"type": "stock", "loss": self.config, "loss_weight": self.loss_weight}
-
-
-Branch = ExpressionBranch | StockBranch
 
 
 @dataclass(frozen=True)
@@ -142,7 +43,7 @@ class LossDefinition:
         Raises:
             DefinitionError: a field is missing, unknown, of the wrong type, or no expression.
         """
-        _check_fields(data, "", {"name"}, {"cls", "bbox", "iou_centerness"})
+        check_fields(data, "", {"name"}, {"cls", "bbox", "iou_centerness"})
         name, iou_centerness = data["name"], data.get("iou_centerness", False)
         if not isinstance(name, str) or not name.strip():
             raise DefinitionError(f"must be a text that is not empty, got {name!r}", "name")
@@ -152,8 +53,8 @@ class LossDefinition:
             )
         return cls(
             name=name,
-            cls=_branch_from_json(data.get("cls"), "cls"),
-            bbox=_branch_from_json(data.get("bbox"), "bbox"),
+            cls=branch_from_json(data.get("cls"), "cls"),
+            bbox=branch_from_json(data.get("bbox"), "bbox"),
             iou_centerness=iou_centerness,
         )
 
@@ -198,104 +99,3 @@ class LossDefinition:
         for name, expression in self.expressions.items():
             data[name]["expression"] = str(canonical(expression))
         return json.dumps(data, sort_keys=True, separators=(",", ":"))
-
-
-def space_json(space: SearchSpace) -> str | dict[str, Any]:
-    """A space's name if it is built in, else its JSON form."""
-    return space.name if SPACES.get(space.name) == space else space.to_json()
-
-
-def _branch_from_json(data: Any, where: str) -> Branch | None:
-    if data is None:
-        return None
-    if not isinstance(data, Mapping):
-        raise DefinitionError(f"must be an object or null, got {data!r}", where)
-    kind = data.get("type")
-    if kind == "expression":
-        return _expression_branch(data, where)
-    if kind == "stock":
-        return _stock_branch(data, where)
-    if kind == "ranking":
-        raise DefinitionError(
-            "ranking losses are not available in this release; use expression or stock",
-            f"{where}.type",
-        )
-    raise DefinitionError(f"must be expression or stock, got {kind!r}", f"{where}.type")
-
-
-def _expression_branch(data: Mapping[str, Any], where: str) -> ExpressionBranch:
-    _check_fields(data, where, {"type", "space", "expression"}, {"loss_weight", "alpha"})
-    given, text = data["space"], data["expression"]
-    try:
-        if isinstance(given, Mapping):
-            space = SearchSpace.from_json(given)
-        elif isinstance(given, str) and given in SPACES:
-            space = SPACES[given]
-        else:
-            raise DefinitionError(
-                f"{given!r} is none of {', '.join(SPACES)}, nor a space object", f"{where}.space"
-            )
-        role = space_role(space)
-    except PrimitivesError as error:
-        raise DefinitionError(str(error), f"{where}.space") from error
-    if not isinstance(text, str):
-        raise DefinitionError(f"must be a text, got {text!r}", f"{where}.expression")
-    try:
-        expression = parse(text, space)
-    except PrimitivesError as error:
-        raise DefinitionError(str(error), f"{where}.expression") from error
-    if (role == "box") != (where == "bbox"):
-        fitting = "box" if where == "bbox" else "multi_cls or binary_cls"
-        raise DefinitionError(f"is {role}; this branch takes {fitting}", f"{where}.space")
-    if "alpha" in data and role != "binary_cls":
-        raise DefinitionError("only binary_cls expressions have alpha", f"{where}.alpha")
-    alpha = None
-    if role == "binary_cls":
-        alpha = _optional_number(data.get("alpha", DEFAULT_ALPHA), f"{where}.alpha")
-        if alpha is not None and not 0 <= alpha <= 1:
-            raise DefinitionError(f"must be in [0, 1] or null, got {alpha}", f"{where}.alpha")
-    return ExpressionBranch(expression, _loss_weight(data, where), alpha)
-
-
-def _stock_branch(data: Mapping[str, Any], where: str) -> StockBranch:
-    _check_fields(data, where, {"type", "loss"}, {"loss_weight"})
-    loss = data["loss"]
-    if not isinstance(loss, Mapping) or not isinstance(loss.get("type"), str):
-        raise DefinitionError(
-            "must be an mmdet loss config: an object with a type", f"{where}.loss"
-        )
-    if "loss_weight" in loss:
-        raise DefinitionError("belongs beside loss, not in it", f"{where}.loss.loss_weight")
-    try:
-        text = json.dumps(loss, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise DefinitionError(f"is not plain JSON: {error}", f"{where}.loss") from error
-    return StockBranch(text, _loss_weight(data, where))
-
-
-def _check_fields(
-    data: Mapping[str, Any], where: str, required: set[str], optional: set[str]
-) -> None:
-    if not isinstance(data, Mapping):
-        raise DefinitionError(f"must be an object, got {type(data).__name__}", where)
-    dot = f"{where}." if where else ""
-    for name in sorted(required - set(data)):
-        raise DefinitionError("is missing", dot + name)
-    for name in sorted(map(str, set(data) - required - optional)):
-        allowed = ", ".join(sorted(required | optional))
-        raise DefinitionError(f"is unknown; allowed are {allowed}", dot + name)
-
-
-def _optional_number(value: Any, where: str) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DefinitionError(f"must be a finite number or null, got {value!r}", where)
-    return float(value)
-
-
-def _loss_weight(data: Mapping[str, Any], where: str) -> float | None:
-    weight = _optional_number(data.get("loss_weight"), f"{where}.loss_weight")
-    if weight is not None and weight < 0:
-        raise DefinitionError(f"must not be negative, got {weight}", f"{where}.loss_weight")
-    return weight

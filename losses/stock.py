@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from losses.definition import StockBranch
+from losses.branches import StockBranch
 from losses.errors import DefinitionError
 from losses.families import Family, type_name
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,7 +50,8 @@ class Training:
     Attributes:
         detector: path of an mmdet config, or the name of a packaged one.
         definition: the loss that goes in.
-        data: `digits`, a folder in COCO layout, or None for the config's own data sets.
+        data: `digits`, a folder in COCO layout, or None for the config's own data sets (the digits
+            for a packaged detector).
         steps: optimiser steps; None for the config's own schedule.
         batch_size: images a step; None for the config's own. Only with `data`.
         seed: None leaves it to the config.
@@ -136,8 +138,8 @@ def full_config(training: Training) -> Config:
         JobError, LossesError, WorkersError, DataError: detector, loss or data cannot be used.
     """
     path = detector_path(training.detector)
-    if training.data is not None:
-        return _config_on(training, path)
+    if training.data is not None or not Path(training.detector).is_file():
+        return _config_on(training, path)  # a packaged detector comes with the digits
     config = apply_loss(parse_detector(load_detector(path)), training.definition)
     if training.batch_size is not None:
         raise JobError("--batch-size goes with --data; without, the config's own loader is used")
@@ -152,7 +154,7 @@ def _config_on(training: Training, path: Path) -> Config:
     """The config with other data: the one a trial would train, and checkpoints."""
     text = load_detector(path)
     own = parse_detector(text)
-    train, evaluate = _splits(str(training.data))
+    train, evaluate = _splits(training.data or "digits")
     classes = read_classes(train.annotations)
     for split in (train, evaluate):
         check_split(split, classes)
@@ -216,7 +218,8 @@ def train_fully(training: Training, work_dir: Path, say: Say) -> Trained:
     config = full_config(training)
     config.work_dir = str(work_dir.absolute())
     config.experiment_name = f"train-{time.time_ns()}"
-    config.log_level = "WARNING"  # mmengine would list every initialised tensor
+    config.log_level = "ERROR"  # mmengine would list every initialised tensor
+    warnings.simplefilter("ignore")  # what mmdet says about itself is not the user's to mend
     keeper, began = ScoreKeeper(), time.monotonic()
     try:
         runner = Runner.from_cfg(config)
@@ -265,7 +268,9 @@ class _Teller(Hook):
             return
         self._next = now + self.EVERY
         losses = ", ".join(
-            f"{name} {float(value):.3f}" for name, value in outputs.items() if "loss" in name
+            f"{name} {float(value.detach()):.3f}"
+            for name, value in outputs.items()
+            if "loss" in name
         )
         left = (now - self._began) / done * (steps - done)
         self._say(f"step {done}/{steps}: {losses}; {left / 60:.1f} min left")

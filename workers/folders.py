@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from workers.errors import WorkersError
 from workers.home import lossforge_home
 
 _LOCK = ".lock"
@@ -27,16 +28,25 @@ class WorkFolder:
 
     The lock is the kernel's (``flock``) and so ends with the owner, however it ends: a folder
     whose lock can be had is stale, and `collect_garbage` may remove it.
+
+    Raises:
+        WorkersError: the folder cannot be made.
     """
 
     def __init__(self) -> None:
         root = work_root()
-        root.mkdir(parents=True, exist_ok=True)
-        collect_garbage()
-        # Under the root's lock, or garbage collection could see the folder before it is locked.
-        with _locked(root / _LOCK):
-            self.path = Path(tempfile.mkdtemp(prefix="worker-", dir=root))
-            self._lock: int | None = _acquire(self.path / _LOCK)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            collect_garbage()
+            # Under the root's lock, or garbage collection could see the folder before its lock.
+            with _locked(root / _LOCK):
+                self.path = Path(tempfile.mkdtemp(prefix="worker-", dir=root))
+                self._lock: int | None = _acquire(self.path / _LOCK)
+        except OSError as error:
+            raise WorkersError(
+                f"no work folder under {root}: {error.strerror}; LOSSFORGE_HOME can name another"
+                " place"
+            ) from error
 
     def remove(self) -> None:
         """Deletes the folder with all that is in it."""

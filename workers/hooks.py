@@ -73,15 +73,14 @@ class FiniteGuard(Hook):
 
     def __init__(self) -> None:
         self._step = 0
-        self._handles: list[Any] = []
 
     def before_train(self, runner: Any) -> None:
         """Attaches to the model and its optimisers."""
-        self._handles.append(runner.model.register_forward_hook(self._look_at_losses))
+        runner.model.register_forward_hook(self._look_at_losses)
         wrapper = runner.optim_wrapper
         single = hasattr(wrapper, "optimizer")
         for part in [wrapper] if single else [part for _, part in wrapper.items()]:
-            self._handles.append(part.optimizer.register_step_pre_hook(self._look_at_gradients))
+            part.optimizer.register_step_pre_hook(self._look_at_gradients)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Counts, for the message."""

@@ -100,6 +100,7 @@ def _print(
 ) -> None:
     import json
 
+    from search_server.cli.formula import Formula
     from search_server.cli.leaderboard import difference
     from search_server.cli.output import console, duration, plain, points, table
     from search_server.store import METRICS
@@ -123,7 +124,7 @@ def _print(
     made = table("", " ", fold=(" ",))
     made.show_header = False
     for name, value in facts:
-        made.add_row(name, plain(value))
+        made.add_row(name, Formula(value))
     out.print(made)
     if not trials:
         return

@@ -12,8 +12,8 @@ import typer
 from search_server.cli.options import JsonOption, StoreOption, open_store
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
-    from rich.text import Text
 
     from search_server.leaderboard import LeaderboardGroup, LeaderboardRow, Paired
 
@@ -130,22 +130,21 @@ def _table(rows: list[LeaderboardRow], one_job: bool) -> Table:
     return made
 
 
-def formulas(row: LeaderboardRow) -> Text:
-    """Both branches, each on its own lines; why it failed, where it did."""
-    from rich.text import Text
+def formulas(row: LeaderboardRow) -> Group:
+    """Name and both branches, each on its own lines; why it failed, where it did."""
+    from rich.console import Group
 
-    from search_server.cli.output import plain
+    from search_server.cli.formula import Formula
 
-    parts = [] if row.name is None else [plain(row.name)]
-    own = "the detector's own"
-    parts += [plain(f"cls  {row.cls or own}"), plain(f"bbox {row.bbox or own}")]
+    parts = [] if row.name is None else [Formula(row.name)]
     if row.cls is None and row.bbox is None:
-        parts = [*parts[:-2], plain("the detector's own losses")]
+        parts.append(Formula("the detector's own losses"))
+    else:
+        parts.append(Formula(row.cls or "the detector's own", "cls  "))
+        parts.append(Formula(row.bbox or "the detector's own", "bbox "))
     if row.state == "failed" and row.reason:
-        parts.append(plain(row.reason))
-    joined = Text("\n").join(parts)
-    joined.overflow = "fold"
-    return joined
+        parts.append(Formula(row.reason, "why  "))
+    return Group(*parts)
 
 
 def difference(paired: Paired | None) -> str:

@@ -21,7 +21,7 @@ def draw_headline(axes: Axes, findings: Findings, width: float) -> None:
     )  # fmt: skip
     sentence = result_sentence(findings)
     axes.text(
-        0, 0.26, sentence, fontsize=fitting_size(sentence, width, 12.0, 7.0), va="center",
+        0, 0.26, sentence, fontsize=fitting_size(sentence, 0.97 * width, 12.0, 7.0), va="center",
         color=BEST if findings.best else MUTED, parse_math=False,
     )  # fmt: skip
     axes.plot([0, 1], [0.02, 0.02], color=RULE, linewidth=1.0, clip_on=False)

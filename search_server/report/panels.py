@@ -47,7 +47,7 @@ def draw_progress(axes: Axes, findings: Findings) -> None:
 
 
 def _floor(findings: Findings) -> float:
-    """Points of AP below which a trial is only marked: one that failed must not flatten the rest."""
+    """Points of AP below which a trial is only marked, so that it does not flatten the rest."""
     values = [100 * dot.fitness for dot in findings.dots]
     middle = 100 * findings.baseline_spread.mean if findings.baseline_spread.seeds else max(values)
     reach = max(LEAST_SPAN, 2 * (max(values) - middle))

@@ -6,7 +6,7 @@ from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
 
 from losses import CATALOG, apply_loss
-from losses.heads import iou_aware_class
+from losses.head_factory import iou_aware_class
 
 TWO_STAGE = ("faster", "cascade", "mask")
 DENSE = ("retinanet", "fcos", "atss")

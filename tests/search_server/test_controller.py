@@ -61,13 +61,18 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'store.db'}"
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """All rows of an undisturbed search."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('reference') / 'store.db'}"
-    job = fake.new_job(url)
-    assert fake.run(url, job, slots=1) == "done"
-    return fake.rows(url)
+_REFERENCE: dict[str, Any] = {}
+
+
+@pytest.fixture()
+def reference(own_home: Path, tmp_path: Path) -> dict[str, Any]:
+    """All rows of an undisturbed search, made once; data and with it trials live in `own_home`."""
+    if not _REFERENCE:
+        url = f"sqlite:///{tmp_path / 'reference.db'}"
+        job = fake.new_job(url)
+        assert fake.run(url, job, slots=1) == "done"
+        _REFERENCE.update(fake.rows(url))
+    return _REFERENCE
 
 
 def test_the_funnel_of_a_search(reference: dict[str, Any]) -> None:

@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import losses  # noqa: F401, I001 - before mmdet
 import numpy as np
 import pytest
 
+import losses  # noqa: F401 - before mmdet
 from workers import Split
 from workers.metric import COCO_STATISTICS, FullPrecisionCocoMetric
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from workers import TrialResult, TrialSpec, build_config, train
+from workers import TrialResult, TrialSpec, build_config, load_detector, train
 from workers.config_text import config_text
 
 MakeSpec = Callable[..., TrialSpec]
@@ -184,3 +184,37 @@ def test_missing_data_is_a_failed_trial_that_names_the_file(make_spec: MakeSpec)
     result = train(replace(spec, train=replace(spec.train, annotations="/nowhere/at/all.json")))
     assert result.status == "failed"
     assert "/nowhere/at/all.json" in result.reason
+
+
+LAZY_CLASSES = {
+    "mmdet.models": "ATSS ATSSHead FPN ResNet DetDataPreprocessor FocalLoss GIoULoss "
+    "CrossEntropyLoss AnchorGenerator DeltaXYWHBBoxCoder ATSSAssigner",
+    "mmdet.datasets": "AspectRatioBatchSampler CocoDataset",
+    "mmdet.datasets.transforms": "LoadAnnotations PackDetInputs RandomFlip Resize",
+    "mmdet.evaluation": "CocoMetric",
+    "mmdet.engine.hooks": "DetVisualizationHook",
+    "mmengine.dataset": "DefaultSampler RepeatDataset",
+    "mmengine.hooks": "CheckpointHook DistSamplerSeedHook IterTimerHook LoggerHook "
+    "ParamSchedulerHook",
+    "mmengine.optim": "LinearLR MultiStepLR OptimWrapper",
+    "mmengine.runner": "EpochBasedTrainLoop TestLoop ValLoop",
+    "torch.optim": "SGD",
+}
+
+
+def test_a_lazy_style_config_trains_as_its_text_style_twin(
+    make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    spec = make_spec(steps=4)
+    lazy = spec.detector.replace('default_scope = "mmdet"', "default_scope = None")
+    imports = []
+    for module, names in LAZY_CLASSES.items():
+        imports.append(f"from {module} import {', '.join(names.split())}\n")
+        for name in names.split():
+            assert f'"{name}"' in lazy
+            lazy = lazy.replace(f'type="{name}"', f"type={name}")
+    file = tmp_path / "lazy.py"
+    file.write_text("".join(imports) + lazy)
+    result = train(replace(spec, detector=load_detector(file)))
+    assert (result.status, result.reason) == ("done", "")
+    assert numbers(result) == numbers(train(spec))

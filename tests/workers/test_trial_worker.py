@@ -157,21 +157,14 @@ def test_cancel_ends_the_trial_at_once_and_the_worker_goes_on(
             worker.run(spec)
         assert time.monotonic() - asked[0] < 2.0
         assert worker.run(make_spec()).status == "done"
+        # Closing, too, ends a trial that runs, from any thread.
+        threading.Timer(1.0, worker.close).start()
+        with pytest.raises(TrialCancelled):
+            worker.run(make_spec(steps=100_000))
     assert processes() == set()
     assert work_folders(own_home) == []
     with pytest.raises(WorkersError, match="closed"):
         worker.run(make_spec())
-
-
-@pytest.mark.slow
-def test_closing_from_another_thread_ends_the_trial(odd_spec: OddSpec) -> None:
-    worker = TrialWorker()
-    spec = odd_spec("sleeps_too", SLEEPS)
-    worker.warm_up(device="cpu")
-    threading.Timer(0.5, worker.close).start()
-    with pytest.raises(TrialCancelled):
-        worker.run(spec)
-    assert processes() == set()
 
 
 @pytest.mark.slow
@@ -219,8 +212,11 @@ def test_the_child_dies_with_its_parent(odd_spec: OddSpec, own_home: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_what_a_trial_prints_reaches_nobody(
-    odd_spec: OddSpec, capfd: pytest.CaptureFixture[str]
+def test_neither_prints_nor_folders_of_the_user_disturb_a_trial(
+    odd_spec: OddSpec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     spec = odd_spec(
         "prints",
@@ -229,19 +225,13 @@ def test_what_a_trial_prints_reaches_nobody(
         "for descriptor in (1, 2):\n"
         '    os.write(descriptor, b\'{"kind": "result"}\' * 10_000)\n',
     )
+    stands_in = tmp_path / "where the user stands"
+    for name in ("losses", "workers", "primitives"):
+        (stands_in / name).mkdir(parents=True)
+        (stands_in / name / "__init__.py").write_text("raise RuntimeError('not this one')\n")
+    monkeypatch.chdir(stands_in)
     assert run_trial(spec).status == "done"
     assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.slow
-def test_a_folder_named_losses_where_the_user_stands_does_no_harm(
-    make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("losses", "workers", "primitives"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('not this one')\n")
-    monkeypatch.chdir(tmp_path)
-    assert run_trial(make_spec(steps=1)).status == "done"
 
 
 def test_ctrl_c_leaves_no_process(make_spec: MakeSpec, own_home: Path) -> None:
