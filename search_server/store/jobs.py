@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from search_server.errors import JobError
 from search_server.store import convert, lookup, models, owner
@@ -34,6 +34,8 @@ class Jobs(Sessions):
         """
         slug = convert.slug_of(name)
         with self.changing() as session:
+            if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer at a time
+                session.execute(text("LOCK TABLE jobs IN SHARE ROW EXCLUSIVE MODE"))
             serial = session.scalar(select(func.max(models.Job.serial))) or 0
             same = select(func.max(models.Job.number)).where(models.Job.slug == slug)
             number = (session.scalar(same) or 0) + 1

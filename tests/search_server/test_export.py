@@ -156,6 +156,7 @@ def test_the_choice_of_a_candidate() -> None:
         choose("j", [row(0, "done", 0.4), row(1, "dropped", None)], None)
 
 
+@pytest.mark.slow
 def test_what_does_not_build_is_told(tmp_path: Path) -> None:
     path = tmp_path / "broken.py"
     config = {"custom_imports": {"imports": ["losses"]}, "model": {"type": "NoSuchDetector"}}

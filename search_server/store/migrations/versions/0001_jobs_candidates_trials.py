@@ -36,7 +36,7 @@ def upgrade() -> None:
         sa.Column("finished_at", sa.DateTime(), nullable=True),
         sa.CheckConstraint(
             "state IN ('created', 'running', 'interrupted', 'done', 'failed', 'cancelled')",
-            name="ck_jobs_state",
+            name=op.f("ck_jobs_state"),
         ),
         sa.PrimaryKeyConstraint("id", name="pk_jobs"),
         sa.UniqueConstraint("serial", name="uq_jobs_serial"),
@@ -64,14 +64,14 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(), nullable=False),
         sa.CheckConstraint(
             "origin IN ('baseline', 'named', 'random', 'mutation', 'crossover')",
-            name="ck_candidates_origin",
+            name=op.f("ck_candidates_origin"),
         ),
-        sa.CheckConstraint("stage IN ('simulate', 'proxy')", name="ck_candidates_stage"),
+        sa.CheckConstraint("stage IN ('simulate', 'proxy')", name=op.f("ck_candidates_stage")),
         sa.CheckConstraint(
-            "state IN ('open', 'dropped', 'done', 'failed')", name="ck_candidates_state"
+            "state IN ('open', 'dropped', 'done', 'failed')", name=op.f("ck_candidates_state")
         ),
         sa.CheckConstraint(
-            "fitness IS NULL OR (fitness BETWEEN 0 AND 1)", name="ck_candidates_fitness"
+            "fitness IS NULL OR (fitness BETWEEN 0 AND 1)", name=op.f("ck_candidates_fitness")
         ),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_candidates_job_id_jobs"),
         sa.PrimaryKeyConstraint("job_id", "index", name="pk_candidates"),
@@ -128,12 +128,13 @@ def upgrade() -> None:
         sa.Column("seconds_total", sa.Double(), nullable=True),
         sa.Column("started_at", sa.DateTime(), nullable=False),
         sa.Column("finished_at", sa.DateTime(), nullable=True),
-        sa.CheckConstraint("stage IN ('simulate', 'proxy')", name="ck_trials_stage"),
+        sa.CheckConstraint("stage IN ('simulate', 'proxy')", name=op.f("ck_trials_stage")),
         sa.CheckConstraint(
-            "state IN ('running', 'done', 'diverged', 'timeout', 'failed')", name="ck_trials_state"
+            "state IN ('running', 'done', 'diverged', 'timeout', 'failed')",
+            name=op.f("ck_trials_state"),
         ),
         sa.CheckConstraint(
-            "fitness IS NULL OR (fitness BETWEEN 0 AND 1)", name="ck_trials_fitness"
+            "fitness IS NULL OR (fitness BETWEEN 0 AND 1)", name=op.f("ck_trials_fitness")
         ),
         sa.ForeignKeyConstraint(
             ["job_id", "candidate"],

@@ -1,0 +1,292 @@
+"""Ranks, paired differences and groups of the leaderboard, and that a page is one query."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event, insert
+
+from search_server.errors import JobError
+from search_server.leaderboard import leaderboard, leaderboard_row, trial_group
+from search_server.overview import summaries
+from search_server.store import CandidateRecord, Store, convert, models
+from workers import Split, TrialResult, TrialSpec
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(str(tmp_path / "store.db")) as opened:
+        yield opened
+
+
+def add(
+    store: Store,
+    job: str,
+    index: int,
+    seeds: Mapping[int, float | None] | None = None,
+    state: str = "done",
+    **fields: object,
+) -> None:
+    """A candidate with ended proxy trials by seed; None stands for a diverged one."""
+    seeds = seeds or {}
+    values = [value or 0.0 for value in seeds.values()]
+    origin = "random" if index else "baseline"
+    fitness = sum(values) / len(values) if values else None
+    record = CandidateRecord(index, origin, (), {}, f"key {index}", stage="proxy", **fields)
+    store.add_candidate(job, record)
+    for seed, value in seeds.items():
+        status = "done" if value is not None else "diverged"
+        store.start_trial(job, index, "proxy", seed, "k")
+        store.finish_trial(job, index, "proxy", seed, TrialResult(status, "", value, seed, 10))
+    store.update_candidate(job, index, state=state, fitness=fitness)
+
+
+def ranks(store: Store, job: str, **page: object) -> list[tuple[int | None, int]]:
+    (group,) = leaderboard(store, job, **page)
+    return [(row.rank, row.index) for row in group.rows]
+
+
+@pytest.fixture
+def job(store: Store) -> str:
+    return store.create_job("one", {"detector": "d"}, "", ["x"], "group-a")
+
+
+class TestOneJob:
+    def test_the_order(self, store, job):
+        add(store, job, 0, {0: 0.40, 1: 0.42})
+        add(store, job, 1, {0: 0.30})
+        add(store, job, 2, state="failed", reason="no")
+        add(store, job, 3, {0: 0.55})
+        add(store, job, 4, state="dropped", simulate_score=0.1)
+        add(store, job, 5, state="dropped", simulate_score=0.2)
+        add(store, job, 6, state="open")
+        add(store, job, 7, {0: 0.99}, state="failed")
+        expected = [(1, 3), (2, 0), (3, 1), (None, 5), (None, 4), (None, 6)]
+        assert ranks(store, job)[:6] == expected
+        assert {index for _, index in ranks(store, job)[6:]} == {2, 7}  # failed ones last
+        assert all(rank is None for rank, _ in ranks(store, job)[6:])
+
+    def test_ties_go_to_the_older_one(self, store, job):
+        for index in range(4):
+            add(store, job, index, {0: 0.5})
+        assert [index for _, index in ranks(store, job)] == [0, 1, 2, 3]
+
+    def test_the_difference_is_paired_over_common_seeds(self, store, job):
+        add(store, job, 0, {0: 0.40, 1: 0.50, 2: 0.30})
+        add(store, job, 1, {1: 0.53, 2: 0.31, 9: 0.99})  # seed 9 has no partner
+        (group,) = leaderboard(store, job)
+        row = next(row for row in group.rows if row.index == 1)
+        assert row.difference.seeds == 2
+        assert row.difference.mean == pytest.approx((0.03 + 0.01) / 2)
+        assert row.difference.deviation == pytest.approx(0.02 / math.sqrt(2))
+        assert row.seeds == 3
+        assert row.deviation == pytest.approx(0.34699, abs=1e-5)
+        assert group.baseline.index == 0
+        assert group.baseline.difference is None
+        assert group.baseline.baseline
+
+    def test_a_seed_that_diverged_counts_as_nothing_learned(self, store, job):
+        add(store, job, 0, {0: 0.4, 1: 0.4})
+        add(store, job, 1, {0: 0.6, 1: None})
+        row = leaderboard_row(store, job, 1)
+        assert row.fitness == pytest.approx(0.3)
+        assert row.difference.mean == pytest.approx(-0.1)
+        assert row.seeds == 2
+
+    def test_one_seed_has_no_deviation(self, store, job):
+        add(store, job, 0, {0: 0.4})
+        add(store, job, 1, {0: 0.5})
+        row = leaderboard_row(store, job, 1)
+        assert row.deviation is None
+        assert row.difference == dataclasses.replace(row.difference, deviation=None, seeds=1)
+
+    def test_no_common_seed_no_difference(self, store, job):
+        add(store, job, 0, {0: 0.4})
+        add(store, job, 1, {1: 0.5})
+        assert leaderboard_row(store, job, 1).difference is None
+
+    def test_running_and_simulation_trials_do_not_count(self, store, job):
+        add(store, job, 0, {0: 0.4})
+        add(store, job, 1, {0: 0.5}, state="open")
+        store.start_trial(job, 1, "proxy", 1, "k")
+        store.start_trial(job, 1, "simulate", 0, "k")
+        store.finish_trial(job, 1, "simulate", 0, TrialResult("done", "", 1.0, 0, 5))
+        row = leaderboard_row(store, job, 1)
+        assert (row.seeds, row.fitness) == (1, 0.5)
+
+    def test_pages(self, store, job):
+        for index in range(10):
+            add(store, job, index, {0: 0.1 + index / 20})
+        assert ranks(store, job, limit=3) == [(1, 9), (2, 8), (3, 7)]
+        assert ranks(store, job, limit=3, offset=3) == [(4, 6), (5, 5), (6, 4)]
+        (group,) = leaderboard(store, job, limit=2)
+        assert group.total == 10
+        assert group.baseline.index == 0  # known on every page, shown on its own
+        assert 0 not in [row.index for row in group.rows]
+        assert group.rows[0].difference.mean == pytest.approx(0.45)
+
+    def test_a_page_beyond_the_end(self, store, job):
+        add(store, job, 0, {0: 0.4})
+        assert ranks(store, job, offset=5) == []
+
+    def test_a_state_filter_pages_over_what_it_leaves(self, store, job):
+        add(store, job, 0, {0: 0.4})
+        for index in range(1, 9):
+            add(store, job, index, state="failed" if index % 2 else "dropped")
+        found = ranks(store, job, state="failed", limit=2, offset=1)
+        assert found == [(None, 3), (None, 5)]
+        (group,) = leaderboard(store, job, state="failed")
+        assert group.baseline.index == 0
+
+    def test_an_unknown_job(self, store):
+        with pytest.raises(JobError, match="no job"):
+            leaderboard(store, "nope")
+
+    def test_a_job_without_candidates(self, store, job):
+        assert leaderboard(store, job) == []
+        with pytest.raises(JobError, match="no candidate"):
+            leaderboard_row(store, job, 0)
+
+
+class TestAllJobs:
+    def test_groups_by_trial_spec_each_with_its_own_baseline(self, store):
+        easy = store.create_job("easy", {"detector": "e"}, "", ["x"], "group-e")
+        hard = store.create_job("hard", {"detector": "h"}, "", ["x"], "group-h")
+        add(store, easy, 0, {0: 0.8})
+        add(store, easy, 1, {0: 0.7})
+        add(store, hard, 0, {0: 0.2})
+        add(store, hard, 1, {0: 0.3})
+        first, second = leaderboard(store)
+        assert (first.key, second.key) == ("group-h", "group-e")  # newest job first
+        assert [row.id for row in first.rows] == ["hard-1:1", "hard-1:0"]
+        assert first.rows[0].difference.mean == pytest.approx(0.1)
+        assert [row.id for row in second.rows] == ["easy-1:0", "easy-1:1"]
+        assert second.rows[1].difference.mean == pytest.approx(-0.1)
+        assert first.spec == {"detector": "h"}
+
+    def test_jobs_of_one_group_stand_side_by_side(self, store):
+        first = store.create_job("a", {}, "", ["x"], "same")
+        second = store.create_job("b", {}, "", ["x"], "same")
+        add(store, first, 0, {0: 0.4})
+        add(store, first, 1, {0: 0.45})
+        add(store, second, 0, {0: 0.4})
+        add(store, second, 1, {0: 0.5})
+        (group,) = leaderboard(store)
+        assert [row.id for row in group.rows] == ["b-1:1", "a-1:1", "a-1:0", "b-1:0"]
+        assert group.baseline.id == "a-1:0"
+        assert group.rows[0].difference.mean == pytest.approx(0.1)
+        assert group.rows[3].difference.mean == pytest.approx(0.0)
+        assert group.total == 4
+
+    def test_a_baseline_that_was_not_trained_gives_way_to_one_that_was(self, store):
+        first = store.create_job("a", {}, "", ["x"], "same")
+        second = store.create_job("b", {}, "", ["x"], "same")
+        add(store, first, 0, state="failed")
+        add(store, second, 0, {0: 0.4})
+        (group,) = leaderboard(store)
+        assert group.baseline.id == "b-1:0"
+
+    def test_jobs_without_a_group_are_groups_of_their_own(self, store):
+        for name in ("a", "b"):
+            add(store, store.create_job(name, {}, "", ["x"]), 0, {0: 0.4})
+        assert [group.key for group in leaderboard(store)] == ["b-1", "a-1"]
+
+    def test_no_jobs(self, store):
+        assert leaderboard(store) == []
+
+
+def test_a_page_is_one_query(store):
+    for name in ("a", "b", "c"):
+        job = store.create_job(name, {}, "", ["x"], name)
+        for index in range(6):
+            add(store, job, index, {0: 0.1, 1: 0.2})
+    statements: list[str] = []
+    event.listen(
+        store.engine, "before_cursor_execute", lambda c, cur, sql, *rest: statements.append(sql)
+    )
+    groups = leaderboard(store)
+    assert sum(len(group.rows) for group in groups) == 18
+    assert len([sql for sql in statements if sql.startswith("SELECT")]) == 1
+    statements.clear()
+    assert len(summaries(store)) == 3
+    assert len([sql for sql in statements if sql.startswith("SELECT")]) == 1
+
+
+def test_a_page_of_a_large_job_is_quick(store):
+    """20,000 candidates, a fifth trained on three seeds; the time is CPU time of this process."""
+    job = store.create_job("large", {}, "", ["x"], "g")
+    now, candidates, trials = datetime.now(UTC), [], []
+    for index in range(20_000):
+        trained = index % 5 == 0
+        record = CandidateRecord(
+            index,
+            "random" if index else "baseline",
+            (),
+            {"cls": "x" * 300},
+            f"k{index}",
+            state="done" if trained else "dropped",
+            fitness=(index * 7919 % 9973) / 1e4 if trained else None,
+        )
+        candidates.append(convert.candidate_row(job, record) | {"created_at": now})
+        if trained:
+            trials += [
+                {
+                    **{"job_id": job, "candidate": index, "stage": "proxy", "seed": seed},
+                    **{"state": "done", "spec_key": "", "reason": "", "fitness": 0.5},
+                    "started_at": now,
+                }
+                for seed in range(3)
+            ]
+    with store.changing() as session:
+        session.execute(insert(models.Candidate), candidates)
+        session.execute(insert(models.Trial), trials)
+    leaderboard(store, job)
+    began = time.process_time()
+    (group,) = leaderboard(store, job)
+    assert time.process_time() - began < 0.4
+    assert len(group.rows) == 20
+    assert group.total == 20_000
+
+
+class TestTrialGroup:
+    SPEC = TrialSpec(
+        detector="model = 1",
+        definition={"name": "a", "cls": None},
+        train=Split("/a.json", "/a"),
+        evaluate=Split("/b.json", "/b"),
+        seed=1,
+        steps=10,
+        batch_size=2,
+        classes=("x",),
+    )
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"seed": 2}, {"definition": {"name": "b", "bbox": {"type": "stock"}}}, {"time_limit": 5}],
+    )
+    def test_loss_seed_and_time_limit_do_not_matter(self, change):
+        assert trial_group(dataclasses.replace(self.SPEC, **change)) == trial_group(self.SPEC)
+
+    @pytest.mark.parametrize(
+        "change", [{"steps": 11}, {"batch_size": 3}, {"detector": "x"}, {"classes": ("y",)}]
+    )
+    def test_all_else_does(self, change):
+        assert trial_group(dataclasses.replace(self.SPEC, **change)) != trial_group(self.SPEC)
+
+
+def test_jobs_at_a_glance(store, job):
+    assert summaries(store)[0].candidates == 0
+    add(store, job, 0, {0: 0.4})
+    add(store, job, 1, {0: 0.5})
+    add(store, job, 2, {0: 0.9}, state="failed")
+    add(store, job, 3, state="dropped")
+    newer = store.create_job("two", {}, "", ["x"])
+    found = summaries(store)
+    assert [each.id for each in found] == [newer, job]
+    assert (found[1].candidates, found[1].trained) == (3, 1)
+    assert (found[1].best, found[1].baseline) == (0.5, 0.4)
+    assert (found[0].candidates, found[0].best) == (0, None)

@@ -1,0 +1,180 @@
+"""The report: its numbers, its curves, and that it is drawn for a job in any state."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from losses import CATALOG, configs_dir
+from search_server.report import report
+from search_server.report.curves import SHIFTS, loss_curves
+from search_server.report.draw import draw
+from search_server.report.headline import result_sentence
+from search_server.report.records import gather
+from search_server.report.statistics import paired_difference, spread
+from search_server.store import CandidateRecord, Store
+from workers import TrialResult, load_detector
+
+NASTY = 'a $\\frac$ "name"\nwith {{ braces }} and % _ ^ that is much longer than the page is wide'
+
+
+def result(fitness: float, status: str = "done") -> TrialResult:
+    return TrialResult(
+        status=status, reason="", fitness=fitness if status == "done" else None, metrics={},
+        curves={}, seconds={}, seed=0, steps=1, versions={},
+    )  # fmt: skip
+
+
+def detector(name: str) -> str:
+    return load_detector(configs_dir() / "detectors" / "digits" / f"{name}.py")
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    with Store.open(str(tmp_path / "store.db")) as opened:
+        yield opened
+
+
+def search(store: Store, name: str = "a search", losses: tuple[str, ...] = ()) -> str:
+    """A job with the detector's own losses as baseline, and a candidate for each named loss."""
+    job = store.create_job(name, {"detector": "digits/atss"}, detector("atss"), ["a"])
+    for index, loss in enumerate(("default", *losses)):
+        definition = CATALOG[loss]
+        store.add_candidate(
+            job,
+            CandidateRecord(
+                index, "baseline" if index == 0 else "named", (), definition.to_json(),
+                definition.key, stage="proxy", simulate_score=0.1 if index else None,
+            ),
+            {("named", "accepted"): 1, ("random", "monotone"): 40} if index else {},
+        )  # fmt: skip
+    return job
+
+
+def train(store: Store, job: str, index: int, *fitness: float | None) -> None:
+    """Ends a proxy trial per seed; None stands for one that diverged."""
+    for seed, value in enumerate(fitness):
+        store.start_trial(job, index, "proxy", seed, "key")
+        status = "diverged" if value is None else "done"
+        store.finish_trial(job, index, "proxy", seed, result(value or 0.0, status))
+    store.update_candidate(
+        job, index, state="done", fitness=float(np.mean([value or 0.0 for value in fitness]))
+    )
+
+
+def test_statistics() -> None:
+    own, base = {1: 0.5, 2: 0.7, 9: 0.1}, {1: 0.4, 2: 0.5, 3: 0.9}
+    paired = paired_difference(own, base)
+    assert paired.seeds == (1, 2)
+    assert paired.mean == pytest.approx(0.15)
+    assert paired.deviation == pytest.approx(np.std([0.1, 0.2], ddof=1))
+    assert paired.text(signed=True) == "+15.0 ± 7.1"
+    assert spread({4: 0.25}).text() == "25.0"
+    assert spread({}).text() == "none"
+
+
+def test_findings_of_a_search(store: Store) -> None:
+    job = search(store, losses=("focal-giou", "cse-autoloss-b", "vfl-giou"))
+    train(store, job, 0, 0.40, 0.42)
+    train(store, job, 1, 0.50, 0.30)
+    train(store, job, 2, 0.44, 0.45)
+    train(store, job, 3, 0.60, None)
+    found = gather(store, job)
+    assert found.best is not None
+    assert found.best.index == 2
+    assert found.trained == 3
+    assert [(s.position, s.candidate) for s in found.steps] == [(4, 1), (6, 2)]
+    assert [d.fitness for d in found.dots][-2:] == [0.60, 0.0]
+    assert found.difference is not None
+    assert found.difference.mean == pytest.approx(0.035)
+    assert found.funnel["drawn"] == {"named": 3, "random": 120}
+    assert found.funnel["verified"] == {"named": 3}
+    assert found.funnel["proxy"] == {"named": 3}
+    text = result_sentence(found)
+    assert "Best of 3 trained: candidate 2 (named), AP 44.5 ± 0.7 over 2 seeds" in text
+    assert "difference +3.5 ± 0.7, paired over 2 seeds" in text
+
+
+@pytest.mark.parametrize("state", ["empty", "baseline", "one", "all"])
+def test_a_job_in_any_state_is_drawn(store: Store, tmp_path: Path, state: str) -> None:
+    if state == "empty":
+        job = store.create_job(NASTY, {}, "", ["a"])
+    else:
+        job = search(store, NASTY, ("cse-autoloss-b", "focal-giou"))
+    if state != "empty":
+        train(store, job, 0, 0.4)
+    if state in ("one", "all"):
+        train(store, job, 1, 0.45)
+    if state == "all":
+        train(store, job, 2, None)
+    path = report(store, job, tmp_path / "new" / "report.png")
+    picture = matplotlib.image.imread(path)
+    assert picture.shape[1] > 1500
+    assert len(np.unique(picture.reshape(-1, 4), axis=0)) > 50
+
+
+def test_texts_lie_inside_the_page_and_apart(store: Store) -> None:
+    job = search(store, "x" * 90, ("cse-autoloss-b", "focal-giou"))
+    train(store, job, 0, 0.40, 0.41, 0.44)
+    train(store, job, 1, 0.45, 0.47, 0.43)
+    figure = draw(gather(store, job))
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    headline = [t.get_window_extent(renderer) for t in figure.axes[0].texts]
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in headline)
+    for index, box in enumerate(headline):
+        assert not any(box.overlaps(other) for other in headline[index + 1 :])
+    titles = [a.title.get_window_extent(renderer) for a in figure.axes]
+    titles += [a._left_title.get_window_extent(renderer) for a in figure.axes]
+    titles = [box for box in titles if box.width > 1]
+    for index, box in enumerate(titles):
+        assert not any(box.overlaps(other) for other in titles[index + 1 :])
+
+
+def test_curves_are_those_of_the_losses() -> None:
+    none = {"name": "none", "cls": None, "bbox": None, "iou_centerness": False}
+    own = loss_curves(detector("atss"), none)
+    iou = (1 - SHIFTS) / (1 + SHIFTS)
+    giou = np.where(SHIFTS < 1, iou, -(SHIFTS - 1) / (SHIFTS + 1))
+    np.testing.assert_allclose(own.box.value, 2.0 * (1 - giou), rtol=1e-5, atol=1e-5)
+    searched = loss_curves(detector("atss"), CATALOG["focal-expression"].to_json())
+    np.testing.assert_allclose(searched.positive.value, own.positive.value, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(searched.negative.gradient, own.negative.gradient, atol=1e-4)
+    two_stage = loss_curves(detector("faster_rcnn"), none)
+    x = two_stage.positive.x
+    np.testing.assert_allclose(two_stage.positive.value, np.logaddexp(0, -x), atol=1e-6)
+    np.testing.assert_allclose(two_stage.box.value, SHIFTS / 0.1, rtol=1e-5)
+
+
+def test_a_detector_that_no_longer_builds_still_gets_its_report(
+    store: Store, tmp_path: Path
+) -> None:
+    job = store.create_job("broken", {}, "model = dict(type='Gone')", ["a"])
+    loss = CATALOG["cse-autoloss-b"]
+    for index, origin in enumerate(("baseline", "random")):
+        key = f"k{index}"
+        store.add_candidate(
+            job, CandidateRecord(index, origin, (), loss.to_json(), key, stage="proxy")
+        )
+        train(store, job, index, 0.4)
+    assert report(store, job, tmp_path / "r.png").stat().st_size > 10_000
+
+
+def test_order_is_that_of_the_ends(store: Store) -> None:
+    job = search(store, losses=("focal-giou",))
+    train(store, job, 0, 0.4)
+    train(store, job, 1, 0.5)
+    trials = store.trials(job)
+    late = replace(trials[0], finished_at=datetime.now(UTC) + timedelta(days=1))
+
+    class Late:
+        def __getattr__(self, name: str):
+            return getattr(store, name)
+
+        def trials(self, job_id: str):
+            return [late, *trials[1:]]
+
+    found = gather(Late(), job)  # type: ignore[arg-type]
+    assert [dot.candidate for dot in found.dots] == [1, 0]
