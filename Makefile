@@ -29,7 +29,7 @@ demo: $(STAMP) ## search for a loss on real digits (about ten minutes), print th
 	$(BIN)/lossforge search configs/search/demo.yaml --store sqlite:///$(DEMO)/store.db
 	$(BIN)/lossforge leaderboard --store sqlite:///$(DEMO)/store.db
 	$(BIN)/lossforge export --store sqlite:///$(DEMO)/store.db --force -o $(DEMO)/best.py
-	$(BIN)/lossforge report --store sqlite:///$(DEMO)/store.db --force -o $(DEMO)/report.png
+	$(BIN)/lossforge report --store sqlite:///$(DEMO)/store.db -o $(DEMO)/report.png
 
 test: $(STAMP) lint ## lint, type check and run every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile

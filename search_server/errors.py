@@ -22,8 +22,11 @@ class SpecError(SearchError):
         self.field = field
         self.value = value
         self.allowed = allowed
-        where = f"{self.file}: {field}" if field else self.file
-        super().__init__(f"{where}: {_shown(value)} is not allowed here; {allowed}")
+        if field:
+            found = f"{self.file}: {field}: {_shown(value)} is not allowed here"
+        else:
+            found = f"{self.file}: {value if isinstance(value, str) else _shown(value)}"
+        super().__init__(f"{found}; {allowed}")
 
 
 class StoreError(SearchError):

@@ -219,13 +219,14 @@ def train_fully(training: Training, work_dir: Path, say: Say) -> Trained:
     config.work_dir = str(work_dir.absolute())
     config.experiment_name = f"train-{time.time_ns()}"
     config.log_level = "ERROR"  # mmengine would list every initialised tensor
-    warnings.simplefilter("ignore")  # what mmdet says about itself is not the user's to mend
     keeper, began = ScoreKeeper(), time.monotonic()
     try:
-        runner = Runner.from_cfg(config)
-        for hook in (FiniteGuard(), keeper, _Teller(say)):
-            runner.register_hook(hook)
-        runner.train()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # mmdet's about itself: nothing a user can mend
+            runner = Runner.from_cfg(config)
+            for hook in (FiniteGuard(), keeper, _Teller(say)):
+                runner.register_hook(hook)
+            runner.train()
     except Diverged as event:
         raise JobError(f"the training diverged: {event}") from event
     except (LossesError, WorkersError, DataError, DetectorError):

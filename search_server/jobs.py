@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from losses import (
-    CATALOG,
     Family,
     LossDefinition,
     LossesError,
@@ -20,8 +19,9 @@ from losses import (
 from search_server.errors import SpecError
 from search_server.funnel.stages import Stages, TrialKey
 from search_server.leaderboard import trial_group
+from search_server.problem import baseline_of, problem_of
 from search_server.searchers import Problem, Searcher, make_searcher
-from search_server.spec import DataSpec, JobSpec, NamedPair
+from search_server.spec import DataSpec, JobSpec
 from search_server.store import JobRecord, Store
 from workers import DetectorError, Split, TrialSpec, load_detector, lossforge_home
 from workers.data import DataError, check_split, digits, one_image_per_class, read_classes
@@ -215,40 +215,3 @@ def _assembled(job_id: str, spec: JobSpec, detector: str, classes: tuple[str, ..
         ),
         baseline=baseline_of(spec),
     )
-
-
-def problem_of(spec: JobSpec) -> Problem:
-    """What is searched."""
-    template = LossDefinition.from_json(
-        {"name": "template", "iou_centerness": spec.iou_centerness, **dict(spec.fixed)}
-    )
-    cls = spec.branches.cls
-    return Problem(
-        spaces={branch: given.search_space for branch, given in spec.searched.items()},
-        template=template,
-        weights={branch: given.loss_weight for branch, given in spec.searched.items()},
-        alpha=cls.alpha if cls is not None else None,
-        named=tuple(_named(spec, given, template) for given in spec.searcher.named),
-        alternate=spec.mode == "alternate",
-    )
-
-
-def baseline_of(spec: JobSpec) -> LossDefinition:
-    """Candidate 0. The detector's own losses still follow the job's `iou_centerness`."""
-    if spec.baseline == "default":
-        return LossDefinition("default", iou_centerness=spec.iou_centerness)
-    if isinstance(spec.baseline, str):
-        return CATALOG[spec.baseline]
-    return LossDefinition.from_json({"name": "baseline", **spec.baseline})
-
-
-def _named(spec: JobSpec, given: str | NamedPair, template: LossDefinition) -> LossDefinition:
-    """A named loss in the job: its searched branches, with the spec's weight where it has none."""
-    found = template
-    for branch in spec.searched:
-        name = given if isinstance(given, str) else getattr(given, branch)
-        value = None if name is None else CATALOG[name].branch(branch)
-        if value is not None and value.loss_weight is None:
-            value = replace(value, loss_weight=spec.searched[branch].loss_weight)
-        found = found.with_branch(branch, value)
-    return replace(found, name=str(given))

@@ -41,7 +41,7 @@ def draw_progress(axes: Axes, findings: Findings) -> None:
     axes.set_xlim(left, right)
     axes.set_xlabel("proxy trials finished")
     axes.set_ylabel("COCO box AP (×100)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _limit(axes, findings, floor)
     light_grid(axes)
 

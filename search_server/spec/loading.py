@@ -138,12 +138,12 @@ class _Loader(yaml.SafeLoader):
 
 
 # A date is text here; sets, ordered maps and binaries are not read.
+_PREFIX = "tag:yaml.org,2002:"
+_PLAIN = (f"{_PREFIX}{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map"))
 _Loader.yaml_constructors = {
-    tag: constructor
-    for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
-    if tag is None or tag.rpartition(":")[2] in ("null", "bool", "int", "float", "str", "seq", "map")
+    **{tag: yaml.SafeLoader.yaml_constructors[tag] for tag in (None, *_PLAIN)},
+    f"{_PREFIX}timestamp": yaml.SafeLoader.construct_yaml_str,
 }
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
 
 
 def explained(error: ErrorDetails, source: object, more: int = 0) -> SpecError:

@@ -2,8 +2,8 @@
 
     python fake_search.py STORE JOB KIND COUNT
 
-runs a job and sends itself SIGKILL at the COUNT-th event of a KIND: `commit` (inside a write, before
-it is committed), `written` (after one), `trial` (while one runs), or `never`.
+runs a job and sends itself SIGKILL at the COUNT-th event of a KIND: `commit` (inside a write,
+before it is committed), `written` (after one), `trial` (while one runs), or `never`.
 """
 
 import hashlib
@@ -92,7 +92,9 @@ def slow_trial(low: float, high: float) -> Callable[[TrialSpec], TrialResult]:
     return run
 
 
-def run(url: str, job: str, slots: int = 2, stop: threading.Event | None = None, **more: Any) -> str:
+def run(
+    url: str, job: str, slots: int = 2, stop: threading.Event | None = None, **more: Any
+) -> str:
     """Run a job with the fake trials; its state."""
     with Store.open(url) as store, InlineExecutor(slots, slow_trial(0.0, 0.005)) as executor:
         return run_job(store, job, executor, stop=stop, trace=1, **more)

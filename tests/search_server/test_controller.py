@@ -56,7 +56,7 @@ class ShuffledExecutor:
         self.cancel_all()
 
 
-@pytest.fixture()
+@pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'store.db'}"
 
@@ -64,7 +64,7 @@ def url(tmp_path: Path) -> str:
 _REFERENCE: dict[str, Any] = {}
 
 
-@pytest.fixture()
+@pytest.fixture
 def reference(own_home: Path, tmp_path: Path) -> dict[str, Any]:
     """All rows of an undisturbed search, made once; data and with it trials live in `own_home`."""
     if not _REFERENCE:
@@ -123,9 +123,7 @@ def test_every_draw_is_counted(reference: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_timing_and_slots_change_nothing(
-    seed: int, url: str, reference: dict[str, Any]
-) -> None:
+def test_timing_and_slots_change_nothing(seed: int, url: str, reference: dict[str, Any]) -> None:
     job = fake.new_job(url)
     with Store.open(url) as store:
         assert run_job(store, job, ShuffledExecutor(seed), trace=1) == "done"

@@ -41,7 +41,10 @@ def coco(
 
 
 LAYOUTS = {
-    "coco": ("annotations/instances_train2017.json", "train2017", "annotations/instances_val2017.json", "val2017"),
+    "coco": (
+        "annotations/instances_train2017.json", "train2017",
+        "annotations/instances_val2017.json", "val2017",
+    ),
     "roboflow": ("train/_annotations.coco.json", "train", "valid/_annotations.coco.json", "valid"),
     "flat": ("train.json", "images", "val.json", "images"),
     "digits": ("search_train.json", "search_train", "search_val.json", "search_val"),
@@ -112,7 +115,7 @@ def test_paths_and_classes_cannot_break_the_text(tmp_path: Path, folder: str) ->
 def test_classes_that_differ_are_an_error(tmp_path: Path) -> None:
     coco(tmp_path / "train.json", tmp_path / "train")
     coco(tmp_path / "val.json", tmp_path / "val", ("cat", "cow"))
-    with pytest.raises(DataError, match="dog.*cow|cow.*dog"):
+    with pytest.raises(DataError, match=r"dog.*cow|cow.*dog"):
         init("digits/atss", tmp_path, timed=False)
     coco(tmp_path / "val.json", tmp_path / "val", ("dog", "cat"))
     with pytest.raises(DataError, match="order"):

@@ -84,7 +84,11 @@ def test_paths_start_at_the_spec(tmp_path: Path) -> None:
         (MINIMAL + "fixed: {cls: {type: stock}}", "fixed.cls", "searched already"),
         (MINIMAL + "store: sqlite:///x.db", "store", "no such field"),
         (MINIMAL.replace("space: box", "space: ball"), "branches.bbox.space", "box"),
-        (MINIMAL.replace("space: box", "space: multi_cls"), "branches.bbox.space", "bbox takes box"),
+        (
+            MINIMAL.replace("space: box", "space: multi_cls"),
+            "branches.bbox.space",
+            "bbox takes box",
+        ),
         (MINIMAL.replace("space: box", "space: {name: x}"), "branches.bbox.space", "search space"),
         (MINIMAL.replace("space: box", "space: box, alpha: 1"), "branches.bbox.alpha", "no such"),
         (MINIMAL.replace("digits/atss", "model.txt"), "detector", "*.py"),
@@ -92,9 +96,7 @@ def test_paths_start_at_the_spec(tmp_path: Path) -> None:
         ("name: first", "detector", "must be given"),
     ],
 )
-def test_a_refusal_names_the_field_and_what_is_allowed(
-    text: str, field: str, allowed: str
-) -> None:
+def test_a_refusal_names_the_field_and_what_is_allowed(text: str, field: str, allowed: str) -> None:
     error = refused(text)
     assert error.field == field
     assert allowed in error.allowed

@@ -62,7 +62,8 @@ scalars = st.one_of(
 values = st.recursive(
     scalars,
     lambda inner: st.one_of(
-        st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=8) | scalars, inner, max_size=4)
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.text(max_size=8) | scalars, inner, max_size=4),
     ),
     max_leaves=10,
 )
@@ -85,7 +86,6 @@ def read(text: str | bytes) -> JobSpec | SpecError:
     try:
         return parse_spec(text)
     except SpecError as error:
-        assert str(error)
         return error
 
 
@@ -109,10 +109,9 @@ def test_a_spec_with_strange_values(changes: list[tuple[tuple[Any, ...], Any]]) 
             continue
     try:
         found = check_spec(data, "spec")
-    except SpecError as error:
-        assert str(error)
-    else:
-        assert JobSpec.from_json(found.to_json()) == found
+    except SpecError:
+        return
+    assert JobSpec.from_json(found.to_json()) == found
 
 
 @pytest.mark.slow

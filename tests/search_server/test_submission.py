@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,13 +50,21 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture
-def cluster(own_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+TOKEN = "0123456789abcdef" * 4
+
+
+@pytest.fixture(params=["open"])
+def cluster(
+    own_home: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Cluster]:
+    """A head started in a home folder of its own; `token`: it wants a token."""
     user = tmp_path_factory.mktemp("user")
     environment = {**os.environ, "HOME": str(user), "RAY_USAGE_STATS_ENABLED": "0"}
     environment["LOSSFORGE_HOME"] = str(own_home)
     for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         environment.pop(name, None)
+    if request.param == "token":
+        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     port, dashboard = free_port(), free_port()
     folder = Path("/tmp") / f"lf-ray-{os.getpid()}"  # sockets allow only short paths
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
@@ -72,6 +81,8 @@ def cluster(own_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             try:
                 urllib.request.urlopen(f"{address}/api/version", timeout=2).close()
                 break
+            except urllib.error.HTTPError:
+                break  # it is there, and wants a token
             except OSError:
                 assert head.poll() is None, (user / "ray.log").read_text()
                 assert time.monotonic() < deadline, (user / "ray.log").read_text()
@@ -126,6 +137,32 @@ def test_submit_leaderboard_and_export_from_another_folder(
     assert "tiny-1" in json.dumps(board)
     lossforge("export", "tiny-1", "-o", "best.py")
     assert "custom_imports" in (elsewhere / "best.py").read_text()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", ["token"], indirect=True)
+def test_a_cluster_that_wants_a_token(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(JobError, match="RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN"):
+        resubmit("tiny-1", url, cluster.address)
+    (tmp_path / "token").write_text("f" * 64)
+    with pytest.raises(JobError, match="RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN"):
+        resubmit("tiny-1", url, cluster.address)
+    (tmp_path / "token").write_text(TOKEN)
+    with pytest.raises(JobError, match="tiny-1"):  # it got as far as the store
+        resubmit("tiny-1", url, cluster.address)
+    with Store.open(url) as store:
+        job = store.create_job("tiny", {}, "", ("a",))
+    submission = resubmit(job, url, cluster.address)
+    assert submission.submission_id == "tiny-1-a1"
+    assert resubmit(job, url, cluster.address).submission_id == "tiny-1-a2"
 
 
 def ray_says(cluster: Cluster) -> str:

@@ -273,8 +273,3 @@ def worker() -> Iterator[TrialWorker]:
     """One worker for the tests of a module."""
     with TrialWorker() as worker:
         yield worker
-
-
-def detector_text(name: str = "atss") -> str:
-    """Text of one of the two detectors."""
-    return DETECTORS[name]

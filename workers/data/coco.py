@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -41,15 +42,8 @@ def load_coco(annotations: Path | str) -> dict[str, Any]:
     for key, fields in _NEEDED.items():
         _check_list(path, content, key, fields)
     _check_names(path, content["categories"])
-    for key in ("image", "category"):
-        known = {entry["id"] for entry in content["images" if key == "image" else "categories"]}
-        for annotation in content["annotations"]:
-            if annotation[f"{key}_id"] not in known:
-                raise DataError(
-                    path,
-                    f"annotation {annotation['id']!r} names {key} {annotation[f'{key}_id']!r},"
-                    " which the file does not have",
-                )
+    _check_references(path, content, "image", "images")
+    _check_references(path, content, "category", "categories")
     return content
 
 
@@ -172,8 +166,22 @@ def _check_list(path: Path, content: dict[str, Any], key: str, fields: tuple[str
         if entry["id"] in seen:
             raise DataError(path, f"{key}[{number}] has the id {entry['id']!r} of another one")
         seen.add(entry["id"])
+        if key == "images" and not isinstance(entry["file_name"], str):
+            raise DataError(path, f"images[{number}] has the file_name {entry['file_name']!r}")
         if key == "annotations":
             _check_box(path, number, entry["bbox"])
+
+
+def _check_references(path: Path, content: dict[str, Any], key: str, target: str) -> None:
+    known = {entry["id"] for entry in content[target]}
+    for annotation in content["annotations"]:
+        named = annotation[f"{key}_id"]
+        if not isinstance(named, int | str) or named not in known:
+            raise DataError(
+                path,
+                f"annotation {annotation['id']!r} names {key} {named!r},"
+                " which the file does not have",
+            )
 
 
 def _check_names(path: Path, categories: list[dict[str, Any]]) -> None:
@@ -195,7 +203,7 @@ def _check_box(path: Path, number: int, box: Any) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and bool(np.isfinite(value))
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _write_once(path: Path, text: str) -> None:
