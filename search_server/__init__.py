@@ -1,1 +1,1 @@
-"""The search service: job specs, searchers, the funnel, the controller, the store and the command line."""
+"""The search: job specs, searchers, the funnel, the controller, the store, the command line."""

@@ -10,7 +10,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,13 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from losses import (
-    BRANCHES,
-    CATALOG,
-    Branch,
-    DefinitionError,
-    ExpressionBranch,
     LossDefinition,
     LossesError,
     apply_loss,
-    configs_dir,
-    detector_family,
-    load_definition,
 )
-from primitives import parse
 from search_server.coco_layout import find_splits
 from search_server.errors import JobError
+from search_server.loss_choice import detector_path
 from workers import DetectorError, Split, TrialSpec, WorkersError, build_config, load_detector
 from workers.data import DataError, check_split, digits, load_coco, read_classes
 from workers.detector import one_line, parse_detector
@@ -74,61 +66,6 @@ class Trained:
     seconds: float
     work_dir: Path
     checkpoint: Path | None
-
-
-def detector_path(given: str) -> Path:
-    """The file of a detector's config, by path or by the name of a packaged one.
-
-    Raises:
-        JobError: there is none.
-    """
-    packaged = configs_dir() / "detectors"
-    for path in (Path(given), packaged / f"{given}.py"):
-        if path.is_file():
-            return path
-    names = ", ".join(
-        str(path.relative_to(packaged).with_suffix("")) for path in packaged.glob("*/[!_]*.py")
-    )
-    raise JobError(f"{given!r} is no file; give an mmdet config, or one of {names}")
-
-
-def choose_loss(
-    detector: str, loss: str | None, cls: str | None, bbox: str | None
-) -> LossDefinition:
-    """A loss definition from what a person typed.
-
-    Args:
-        detector: decides the search space of an expression.
-        loss: a name of the catalogue, or a JSON file, for both branches; None for the detector's
-            own losses.
-        cls, bbox: a name of the catalogue, whose branch is taken, or an expression; None leaves
-            the branch as `loss` says.
-
-    Raises:
-        DefinitionError: no such name or file.
-        PrimitivesError: an expression that is none.
-    """
-    definition = LossDefinition("default") if loss is None else load_definition(loss)
-    names = [] if loss is None else [definition.name]
-    for branch, text in zip(BRANCHES, (cls, bbox), strict=True):
-        if text is not None:
-            definition = definition.with_branch(branch, _branch(detector, branch, text))
-            names.append(f"{branch}-{text if text in CATALOG else 'expression'}")
-    return replace(definition, name="-".join(names) or "default")
-
-
-def _branch(detector: str, branch: str, text: str) -> Branch | None:
-    if text in CATALOG:
-        return CATALOG[text].branch(branch)
-    if text.isidentifier() or ("(" not in text and "-" in text):
-        raise DefinitionError(
-            f"no loss is named {text!r}, and an expression has operators; named losses: "
-            f"{', '.join(CATALOG)}"
-        )
-    family = detector_family(parse_detector(load_detector(detector_path(detector))))
-    space = "box" if branch == "bbox" else family.cls_space
-    alpha = 0.25 if space == "binary_cls" else None
-    return ExpressionBranch(parse(text, space), alpha=alpha)
 
 
 def full_config(training: Training) -> Config:

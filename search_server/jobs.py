@@ -178,7 +178,7 @@ def _checked_classes(spec: JobSpec, splits: Mapping[str, Split], source: object)
 
 
 def _check_spaces(spec: JobSpec, family: Family, source: object) -> None:
-    """A space must be of the kind that the detector's head can feed."""
+    """A space must be of the kind that the detector's head can feed, alpha fit the space."""
     roles = {"cls": family.cls_space, "bbox": "box"}
     for branch, given in spec.searched.items():
         role = space_role(given.search_space)
@@ -188,6 +188,10 @@ def _check_spaces(spec: JobSpec, family: Family, source: object) -> None:
                 "or a space of your own with its inputs"
             )
             raise SpecError(source, f"branches.{branch}.space", given.search_space.name, allowed)
+    cls = spec.branches.cls
+    if cls is not None and roles["cls"] == "multi_cls" and "alpha" in cls.model_fields_set:
+        allowed = "only sigmoid losses (binary_cls) have it; leave it out"
+        raise SpecError(source, "branches.cls.alpha", cls.alpha, allowed)
 
 
 def _assembled(job_id: str, spec: JobSpec, detector: str, classes: tuple[str, ...]) -> Job:

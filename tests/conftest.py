@@ -1,4 +1,4 @@
-"""What every test shares: a home folder of its own for data and stores, one thread, no stray environment."""
+"""What every test shares: a home folder of its own, one thread, no stray environment."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The architecture as the tests see it: which package may import which, and what no module may do."""
+"""The architecture: which package may import which, and what no module may do."""
 
 import ast
 from collections.abc import Iterator

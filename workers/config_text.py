@@ -111,4 +111,6 @@ def _lay_out(
 
 
 def _is_keyword_name(key: Any) -> bool:
-    return isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key)
+    # Python folds some other letters of names into ASCII ones: a key must stay as it is.
+    usable = isinstance(key, str) and key.isascii() and key.isidentifier()
+    return usable and not keyword.iskeyword(key)

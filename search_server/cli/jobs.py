@@ -11,7 +11,7 @@ from search_server.cli.options import JsonOption, StoreOption, candidate_id, ope
 
 if TYPE_CHECKING:
     from search_server.leaderboard import LeaderboardRow
-    from search_server.store import CandidateRecord, TrialRecord
+    from search_server.store import CandidateRecord, Store, TrialRecord
 
 
 class JobStateFilter(StrEnum):
@@ -26,6 +26,12 @@ class JobStateFilter(StrEnum):
 
 
 def jobs(
+    job: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[JOB]", help="One job: its funnel and traced draws.", show_default=False
+        ),
+    ] = None,
     state: Annotated[
         JobStateFilter | None, typer.Option(help="Only jobs in this state.", show_default=False)
     ] = None,
@@ -34,11 +40,17 @@ def jobs(
 ) -> None:
     """List the jobs, the newest first: state, candidates, best AP beside the baseline's.
 
+    With a JOB: how many draws of each kind were rejected why, and what `--trace` kept of them.
+
     Example: lossforge jobs --state interrupted
     """
     from search_server.cli.output import age, console, plain, points, print_json, table
     from search_server.overview import summaries
 
+    if job is not None:
+        with open_store(store) as opened:
+            _one_job(opened, job, as_json)
+        return
     with open_store(store) as opened:
         found = [each for each in summaries(opened) if state is None or each.state == state.value]
     if as_json:
@@ -53,18 +65,49 @@ def jobs(
         right=("age", "candidates", "trained", "best AP", "baseline"),
         fold=("why",),
     )
-    for job in found:
+    for each in found:
         made.add_row(
-            plain(job.id),
-            job.state,
-            age(job.created_at),
-            str(job.candidates),
-            str(job.trained),
-            points(job.best),
-            points(job.baseline),
-            plain(job.reason),
+            plain(each.id),
+            each.state,
+            age(each.created_at),
+            str(each.candidates),
+            str(each.trained),
+            points(each.best),
+            points(each.baseline),
+            plain(each.reason),
         )
     out.print(made)
+
+
+def _one_job(store: Store, job_id: str, as_json: bool) -> None:
+    """A job's state, its funnel counts by outcome and origin, and its traced draws."""
+    from search_server.cli.formula import Formula
+    from search_server.cli.output import age, console, plain, print_json, table
+
+    job, counts, draws = store.job(job_id), store.counts(job_id), store.draws(job_id)
+    if as_json:
+        listed = [{"origin": o, "outcome": why, "count": n} for (o, why), n in counts.items()]
+        print_json({"job": job, "counts": listed, "draws": draws})
+        return
+    out = console()
+    why = f": {job.reason}" if job.reason else ""
+    out.print(plain(f"{job.id}, {job.state}{why}, created {age(job.created_at)} ago", "bold"))
+    origins = sorted({origin for origin, _ in counts})
+    totals: dict[str, int] = {}
+    for (_, outcome), count in counts.items():
+        totals[outcome] = totals.get(outcome, 0) + count
+    made = table("outcome of a draw", *origins, "all", right=(*origins, "all"))
+    for outcome in sorted(totals, key=lambda name: (name != "accepted", -totals[name])):
+        row = [counts.get((origin, outcome), 0) for origin in origins]
+        made.add_row(plain(outcome), *(f"{count:,}" for count in (*row, totals[outcome])))
+    out.print(made)
+    if draws:
+        traced = table("for", "origin", "outcome", "draw", fold=("draw",))
+        for draw in draws:
+            traced.add_row(
+                str(draw.candidate), draw.origin, plain(draw.outcome), Formula(draw.text)
+            )
+        out.print(traced)
 
 
 def show(

@@ -73,12 +73,8 @@ def train(
     with stdout_kept():
         import torch
 
-        from search_server.full_training import (
-            Training,
-            choose_loss,
-            detector_path,
-            train_fully,
-        )
+        from search_server.full_training import Training, train_fully
+        from search_server.loss_choice import choose_loss, detector_path
 
         stem = detector_path(config).stem
         definition = choose_loss(config, loss, loss_cls, loss_bbox)

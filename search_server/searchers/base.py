@@ -146,9 +146,10 @@ class Searcher(ABC):
     def random(self, index: int, others: Observation | None) -> Iterator[Proposal]:
         """Random growth of every active branch, or, as a resort, of one of them.
 
-        The branches that are not grown are those of `others`, or else the template's. The box
-        branch is tried first: random box losses are accepted some hundred times more often than
-        classification losses.
+        The branches that are not grown are those of `others`, or else the template's. Measured: of
+        grown box losses one in 1,000 is verified, of classification losses one in 10,000, at some
+        7,000 draws a second. So growing all branches is affordable, and the resort takes the box
+        branch first.
         """
         active = self.active(index)
         subsets = [active] if len(active) == 1 else [active, *((b,) for b in reversed(active))]

@@ -29,7 +29,7 @@ class Part(BaseModel):
 
 
 class Depth(Part):
-    """Depth of the trees that random growth makes, in edges from the root."""
+    """Depth of the trees that random growth makes, in levels; a single input has one."""
 
     min: int = Field(default=2, ge=1, le=16)
     max: int = Field(default=6, ge=1, le=16)

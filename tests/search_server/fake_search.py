@@ -7,6 +7,7 @@ before it is committed), `written` (after one), `trial` (while one runs), or `ne
 """
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -60,8 +61,10 @@ def new_job(url: str, **changes: Any) -> str:
 
 
 def number(trial: TrialSpec) -> float:
-    """A number in [0, 1) that depends on all that steers a trial."""
-    return int.from_bytes(hashlib.sha256(trial.key.encode()).digest()[:6], "big") / 2**48
+    """A number in [0, 1) from a trial's loss, seed and steps; not from where its data is."""
+    loss = {name: value for name, value in trial.definition.items() if name != "name"}
+    text = json.dumps([loss, trial.seed, trial.steps], sort_keys=True)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
 
 
 def fake_trial(trial: TrialSpec) -> TrialResult:

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from losses import configs_dir
 from search_server.cli import run
 from search_server.cli.formula import Formula
 from search_server.cli.live import line, panel, watched
@@ -224,6 +225,19 @@ class TestJobs:
         assert read(call("jobs", "--json").out)["jobs"][0]["best"] == 0.505
         assert read(call("jobs", "--json", "--state", "done").out) == {"jobs": []}
         assert call("jobs", "--state", "done").out == "No jobs that are done.\n"
+
+    def test_one_job_shows_its_funnel_and_what_was_traced(self, store, call):
+        counts = {("random", "deaf"): 1234, ("mutation", "deaf"): 2, ("random", "accepted"): 1}
+        traced = [("random", LONG, "deaf"), ("random", EVIL, "known")]
+        store.add_candidate("first-1", CandidateRecord(4, "random", (), {}, "k4"), counts, traced)
+        shown = call("jobs", "first-1")
+        assert_tame(shown.out)
+        assert re.search(r"deaf +0 +2 +1,234 +1,236", shown.out)
+        assert re.search(r"accepted +1 +0 +4 +5", shown.out)
+        assert LONG in shown.out
+        found = read(call("jobs", "first-1", "--json").out)
+        assert {"origin": "random", "outcome": "deaf", "count": 1234} in found["counts"]
+        assert [draw["text"] for draw in found["draws"]] == [LONG, EVIL]
 
 
 class TestErrors:
@@ -512,6 +526,26 @@ def test_training_with_one_branch_replaced(own_home, tmp_path, call, monkeypatch
     assert 0 <= found["fitness"] <= 1
     assert Path(found["checkpoint"]).is_file()
     assert "step 2/2" in trained.err
+
+
+@pytest.mark.slow
+def test_training_a_users_config_on_its_own_data(own_home, tmp_path, call):
+    from workers import load_detector
+    from workers.data import digits
+
+    config = tmp_path / "mine.py"
+    text = load_detector(configs_dir() / "detectors" / "digits" / "faster_rcnn.py")
+    config.write_text(text.replace("data/digits-v1/", f"{digits().root}/"))
+    arguments = ["--steps", "2", "--loss", "cse-autoloss-a", "--seed", "3", "--threads", "1"]
+    trained = call("train", config, *arguments, "--work-dir", tmp_path / "out", "--json")
+    assert trained.code == 0, trained.err
+    found = read(trained.out)
+    assert found["loss"]["name"] == "cse-autoloss-a"
+    assert 0 <= found["fitness"] <= 1
+    assert found["checkpoint"] == str(tmp_path / "out" / "iter_2.pth")
+    refused = call("train", config, "--batch-size", "2")
+    assert refused.code == 2
+    assert "--batch-size goes with --data" in refused.err
 
 
 class TestTrainErrors:

@@ -279,7 +279,7 @@ def test_a_search_that_finds_nothing_ends_with_a_reason(url: str) -> None:
     assert fake.run(url, job) == "failed"
     with Store.open(url) as store:
         assert "no new loss for candidate 1 in 400 draws" in store.job(job).reason
-        assert [each.state for each in store.candidates(job)] == ["done"]
+        assert [each.origin for each in store.candidates(job)] == ["baseline"]
 
 
 def test_named_losses_are_trained_as_they_are(url: str) -> None:

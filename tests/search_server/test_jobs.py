@@ -1,0 +1,102 @@
+"""Creating a job finds what does not fit before any trial; a plan counts what it will take."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from search_server.errors import SpecError
+from search_server.jobs import create_job, open_job
+from search_server.planning import Timing, plan
+from search_server.progress import expected_trials
+from search_server.spec import JobSpec, parse_spec
+from search_server.store import Store
+
+SPEC: dict[str, Any] = {
+    "name": "fits",
+    "detector": "digits/atss",
+    "branches": {"cls": {"space": "binary_cls"}, "bbox": {"space": "box"}},
+}
+SEESAW = {"type": "stock", "loss": {"type": "SeesawLoss"}}
+
+
+def spec(**changes: Any) -> JobSpec:
+    return parse_spec(yaml.safe_dump({**SPEC, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "allowed"),
+    [
+        ({"branches": {"cls": {"space": "multi_cls"}}}, "branches.cls.space", "takes binary_cls"),
+        (
+            {"detector": "digits/faster_rcnn", "branches": {"cls": {"space": "binary_cls"}}},
+            "branches.cls.space",
+            "takes multi_cls",
+        ),
+        (
+            {
+                "detector": "digits/faster_rcnn",
+                "branches": {"cls": {"space": "multi_cls", "alpha": 0.5}},
+            },
+            "branches.cls.alpha",
+            "only sigmoid",
+        ),
+        ({"detector": "digits/yolo"}, "detector", "digits/atss"),
+        ({"detector": "/nowhere/config.py"}, "detector", "path of an mmdet config"),
+        ({"baseline": {"cls": SEESAW}}, "baseline", "FocalLoss"),
+        ({"searcher": {"named": ["cse-autoloss-a"]}}, "searcher.named.0", "binary_cls"),
+    ],
+)
+def test_what_does_not_fit_is_found_before_any_trial(
+    tmp_path: Path, changes: dict[str, Any], field: str, allowed: str
+) -> None:
+    with Store.open(f"sqlite:///{tmp_path / 'store.db'}") as store:
+        with pytest.raises(SpecError) as caught:
+            create_job(store, spec(**changes), "job.yaml")
+        assert (caught.value.file, caught.value.field) == ("job.yaml", field)
+        assert allowed in caught.value.allowed
+        assert store.jobs() == []
+
+
+def test_splits_must_share_their_classes(tmp_path: Path) -> None:
+    from workers.data import digits
+
+    train = digits().splits["search_train"]
+    other = tmp_path / "other.json"
+    other.write_text('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}')
+    data = {
+        "search_train": {"annotations": train.annotations, "images": train.images},
+        "search_val": {"annotations": str(other), "images": train.images},
+    }
+    with Store.open(f"sqlite:///{tmp_path / 'store.db'}") as store:
+        with pytest.raises(SpecError) as caught:
+            create_job(store, spec(data=data))
+        assert caught.value.field == "data.search_val"
+
+
+def test_a_job_is_opened_as_it_was_created(tmp_path: Path) -> None:
+    with Store.open(f"sqlite:///{tmp_path / 'store.db'}") as store:
+        job_id = create_job(store, spec())
+        job = open_job(store, job_id)
+        record = store.job(job_id)
+    assert job.spec == spec()
+    assert len(job.classes) == 10
+    assert len(record.trial_group) == 64
+    assert job.splits["simulate"].images == job.splits["search_train"].images
+
+
+def test_expected_trials_count_cohorts_and_seeds() -> None:
+    assert expected_trials(32, 16, 4, 2) == {"simulate": 32, "proxy": 18}
+    assert expected_trials(20, 16, 6, 1) == {"simulate": 20, "proxy": 11}
+    assert expected_trials(10, 5, None, 3) == {"simulate": 0, "proxy": 33}
+
+
+def test_a_plan_shares_the_hours_among_the_slots() -> None:
+    timings = {"simulate": Timing(0.05, 0.2), "proxy": Timing(0.1, 3.0)}
+    alone, shared = plan(spec(), timings, 1), plan(spec(), timings, 2)
+    assert [stage.trials for stage in alone.stages] == [32, 9]
+    assert alone.stages[1].hours == pytest.approx(9 * (0.1 * 300 + 3.0 + 1.0) / 3600)
+    assert shared.hours == pytest.approx(alone.hours / 2)
+    rough = plan(spec(), 0.1, 1)
+    assert rough.stages[0].hours < rough.stages[1].hours
