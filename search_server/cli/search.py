@@ -18,8 +18,9 @@ AddressOption = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="Run the trials on Ray: `local` starts one on this machine, `auto` or HOST:PORT is a "
-        "cluster. Default: processes of this machine, without Ray.",
+        help="Where the trials run: `local` starts Ray on this machine, `auto` or HOST:PORT is a "
+        "Ray cluster, `none` takes processes of this machine. Default: the cluster that "
+        "RAY_ADDRESS names, else `local`.",
         show_default=False,
     ),
 ]

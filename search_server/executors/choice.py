@@ -8,6 +8,8 @@ from search_server.executors.base import Executor
 from search_server.executors.inline import InlineExecutor
 from search_server.spec import Resources
 
+WITHOUT_RAY = "none"
+
 
 def open_executor(
     resources: Resources, address: str | None = None, slots: int | None = None
@@ -16,16 +18,16 @@ def open_executor(
 
     Args:
         address: of a Ray cluster; `auto`: the one of this process; `local`: a Ray started on this
-            machine. None: Ray if RAY_ADDRESS is set, as it is in a submitted job, else processes of
-            this machine without Ray.
+            machine; `none`: processes of this machine, without Ray. None: the cluster that
+            RAY_ADDRESS names, as it does in a submitted job, else `local`.
         slots: trials at once on this machine; None: as many as its cores have room for.
 
     Raises:
         JobError: see `RayExecutor`.
     """
-    if address is None and os.environ.get("RAY_ADDRESS"):
-        address = "auto"
     if address is None:
+        address = "auto" if os.environ.get("RAY_ADDRESS") else "local"
+    if address == WITHOUT_RAY:
         return InlineExecutor(slots or local_slots(resources))
     from search_server.executors.ray import LOCAL, RayExecutor
 

@@ -14,6 +14,7 @@ from primitives import (
     Expression,
     InputError,
     Kind,
+    Node,
     SpaceError,
     evaluate,
     grow,
@@ -55,6 +56,19 @@ def torch_value_and_derivative(
     return result.detach().numpy(), derivative.numpy()
 
 
+def steepness(node: Node, values: dict[str, np.ndarray]) -> tuple[np.ndarray, float]:
+    """The node's value, and the largest argument of an S-shaped curve in the tree below."""
+    if node.operator is None:
+        return (np.float64(node.value) if node.name is None else values[node.name]), 0.0
+    found = [steepness(child, values) for child in node.children]
+    arguments = [value for value, _ in found]
+    largest = max(size for _, size in found)
+    with np.errstate(all="ignore"):
+        if node.operator.name in ("Sgdf", "Salf", "Serf", "Sig", "Tanh"):
+            largest = max(largest, float(np.nanmax(np.abs(arguments[0]), initial=0.0)))
+        return node.operator.value(*arguments), largest
+
+
 @given(st.integers(0, 2**32), SPACE_NAMES)
 @settings(max_examples=600, derandomize=True, deadline=None)
 def test_numpy_agrees_with_torch_and_autograd(seed: int, space: str) -> None:
@@ -70,7 +84,9 @@ def test_numpy_agrees_with_torch_and_autograd(seed: int, space: str) -> None:
     # where something is infinite, forward and reverse mode may meet 0 * inf in different places
     both = np.isfinite(derivative) & np.isfinite(slope) & np.isfinite(wanted)
     both &= np.abs(slope) < 1e12
-    np.testing.assert_allclose(derivative[both], slope[both], rtol=1e-5, atol=1e-6)
+    # autograd takes a saturated curve's slope from 1 - tanh(x)**2, all rounding beyond |x| = 12
+    rtol = 1e-5 if steepness(expression.root, values)[1] < 12 else 1e-2
+    np.testing.assert_allclose(derivative[both], slope[both], rtol=rtol, atol=1e-6)
 
 
 def test_most_random_expressions_have_comparable_derivatives() -> None:

@@ -473,6 +473,7 @@ def test_a_search_from_spec_to_export(own_home, tmp_path, call):
         **os.environ,
         "LOSSFORGE_STORE": str(tmp_path / "store.db"),
         "LOSSFORGE_HOME": str(own_home),
+        "RAY_AUTH_MODE": "disabled",  # a token would be written to the user's home
     }
     with subprocess.Popen(
         [*COMMAND, "search", str(spec), "--slots", "1"],
@@ -494,7 +495,7 @@ def test_a_search_from_spec_to_export(own_home, tmp_path, call):
     store = ("--store", tmp_path / "store.db")
     assert read(call("jobs", "--json", *store).out)["jobs"][0]["state"] == "interrupted"
     before = read(call("show", "0", "--json", *store).out)["trials"]
-    resumed = call("resume", "tiny-1", "--slots", "1", "--json", *store)
+    resumed = call("resume", "tiny-1", "--slots", "1", "--address", "none", "--json", *store)
     assert resumed.code == 0, resumed.err
     assert read(resumed.out)["state"] == "done"
     assert read(call("show", "0", "--json", *store).out)["trials"][: len(before)] == [

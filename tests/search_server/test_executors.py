@@ -123,7 +123,7 @@ def test_the_machine_decides_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     cores = len(os.sched_getaffinity(0))
     assert local_slots(Resources(cpus=1)) == cores
     assert local_slots(Resources(cpus=10 * cores)) == 1
-    with open_executor(Resources(), slots=3) as executor:  # type: ignore[attr-defined]
+    with open_executor(Resources(), "none", slots=3) as executor:  # type: ignore[attr-defined]
         assert isinstance(executor, InlineExecutor)
         assert executor.slots() == 3
 
