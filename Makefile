@@ -27,7 +27,7 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP) ## search for a loss on real digits (about ten minutes), print the leaderboard, export the best
 	@mkdir -p $(DEMO)
 	$(BIN)/lossforge search configs/search/demo.yaml --store sqlite:///$(DEMO)/store.db
-	$(BIN)/lossforge leaderboard --store sqlite:///$(DEMO)/store.db
+	$(BIN)/lossforge leaderboard --limit 8 --store sqlite:///$(DEMO)/store.db
 	$(BIN)/lossforge export --store sqlite:///$(DEMO)/store.db --force -o $(DEMO)/best.py
 	$(BIN)/lossforge report --store sqlite:///$(DEMO)/store.db -o $(DEMO)/report.png
 

@@ -27,7 +27,7 @@ from search_server.store.records import JobState
 Observer = Callable[[Progress], None]
 
 MARGIN = 1  # trials handed out beyond the slots, so that no slot waits for the controller
-PATIENCE = 0.5  # seconds to wait for a result before looking at clock and signals again
+PATIENCE = 0.5  # seconds until clock, signals and trials are looked at again
 
 
 def run_job(
@@ -38,7 +38,9 @@ def run_job(
     stop: threading.Event | None = None,
     trace: int = 0,
 ) -> JobState:
-    """Run a job, or go on with one, until it is done or interrupted; returns its new state.
+    """Run a job, or go on with one, until it is done, failed or interrupted; returns its new state.
+
+    It is `failed` if its baseline is, or if no candidate besides it came to a fitness.
 
     What was finished is never repeated: all that a decision depends on is in the store. Trials that
     were running when a process died are run again.
@@ -81,37 +83,58 @@ def _search(
     """The loop. Returns the job's new state and why."""
     ledger = Ledger(store, job)
     deadline = _deadline(job)
-    reason = ""
-    ledger.decide()
-    while not ledger.finished:
+    nothing_new = ""
+    next_look = 0.0
+
+    def ending() -> tuple[JobState, str] | None:
+        """How the search ends before its time, if it does."""
         if stop.is_set():
             return "interrupted", "stopped by the user"
         if time.monotonic() > deadline:
             return "interrupted", f"the limit of {job.spec.limits.job_hours:g} hours was reached"
+        why = ledger.broken_baseline()
+        return ("failed", why) if why else None
+
+    def turn(patience: float) -> None:
+        """Hands out what is due, takes what has ended, decides. None of it steers a drawing."""
+        nonlocal next_look
+        free = executor.slots() + MARGIN - len(ledger.running)
+        for key in ledger.waiting(free):
+            executor.submit(key, ledger.start(key))
+        for key, result in executor.wait(patience):
+            ledger.finish(key, result)
+        ledger.decide()
+        if observer is not None:
+            observer(snapshot(job, ledger, executor.slots(), executor.lacks()))
+        next_look = time.monotonic() + PATIENCE
+
+    def stopped() -> bool:
+        """Asked every few draws, which can take minutes: the trials go on meanwhile."""
+        if time.monotonic() >= next_look:
+            turn(0.0)
+        return ending() is not None
+
+    ledger.decide()
+    while not ledger.finished:
+        if (end := ending()) is not None:
+            return end
         if asking := ledger.may_ask():
             for seen in ledger.news():
                 job.searcher.tell(seen)
             draws = Draws(keep=trace)
             try:
-                ledger.add(_make(job, ledger, draws, stop), draws)
+                ledger.add(_make(job, ledger, draws, stopped), draws)
             except NothingNew as error:
                 ledger.end_at(ledger.next - 1)
-                reason = str(error)
+                nothing_new = str(error)
             except Stopped:
                 continue
-        free = executor.slots() + MARGIN - len(ledger.running)
-        for key in ledger.waiting(free):
-            executor.submit(key, ledger.start(key))
-        for key, result in executor.wait(0.0 if asking else PATIENCE):
-            ledger.finish(key, result)
-        ledger.decide()
-        if observer is not None:
-            observer(snapshot(job, ledger, executor.slots()))
-    made = ledger.last
-    return ("failed" if reason and made < 1 else "done"), reason
+        turn(0.0 if asking else PATIENCE)
+    why = ledger.fruitless()
+    return "failed" if why else "done", "; ".join(filter(None, (why, nothing_new)))
 
 
-def _make(job: Job, ledger: Ledger, draws: Draws, stop: threading.Event) -> CandidateRecord:
+def _make(job: Job, ledger: Ledger, draws: Draws, stopped: Callable[[], bool]) -> CandidateRecord:
     """The next candidate: the baseline, then whatever the searcher finds."""
     index = ledger.next
     if index == 0:
@@ -126,7 +149,7 @@ def _make(job: Job, ledger: Ledger, draws: Draws, stop: threading.Event) -> Cand
         draws=draws,
         max_draws=job.spec.funnel.verify.max_draws,
         first_stage=job.stages.first,
-        stopped=stop.is_set,
+        stopped=stopped,
     )
 
 

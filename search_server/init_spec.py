@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import yaml
 from losses import Family, LossesError, configs_dir, detector_family
 from search_server.coco_layout import find_splits
 from search_server.errors import SearchError, SpecError
+from search_server.executors import local_slots
 from search_server.planning import Plan, plan, time_steps
 from search_server.spec import JobSpec, parse_spec
 from workers import DetectorError, Split, load_detector
@@ -75,7 +75,7 @@ def init(
         data: folder in COCO layout, or ``digits``.
         train, val, images: see `find_splits`.
         timed: train ten steps of each stage with the detector's own losses, for the plan.
-        slots: trials at once that the plan reckons with; None: one per CPU core.
+        slots: trials at once that the plan reckons with; None: see `local_slots`.
 
     Raises:
         SpecError: the detector is none that can be searched for.
@@ -96,7 +96,7 @@ def init(
     spec = parse_spec(text, source="init")
     if not timed:
         return Draft(text, spec, None)
-    taken = plan(spec, time_steps(spec, "init"), slots or os.cpu_count() or 1)
+    taken = plan(spec, time_steps(spec, "init"), slots or local_slots(spec.resources))
     return Draft(_plan_comment(taken) + text, spec, taken)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Job:
 
     Attributes:
         detector: text of the detector's config.
-        splits: `search_train`, `search_val`, and `simulate` where the funnel simulates.
+        splits: `search_train`, `search_val`, and what else the data set has.
     """
 
     id: str
@@ -49,19 +50,33 @@ class Job:
     stages: Stages
     baseline: LossDefinition
 
+    @cached_property
+    def simulation(self) -> Split:
+        """The few images of the simulation; drawn when first asked for, because that reads the
+        whole annotation file.
+
+        Raises:
+            DataError: `search_train` has gone, or has no image of some class.
+        """
+        simulate = self.spec.funnel.simulate
+        assert simulate is not None
+        folder, per_class = lossforge_home() / "subsets", simulate.images_per_class
+        return one_image_per_class(self.splits["search_train"], folder, per_class, self.spec.seed)
+
     def trial(self, key: TrialKey, definition: Mapping[str, Any]) -> TrialSpec:
         """The trial of a candidate's definition that a key names."""
         resources, funnel = self.spec.resources, self.spec.funnel
         budget = funnel.simulate if key.stage == "simulate" else funnel.proxy
         assert budget is not None
-        train, evaluate = ("search_train", "search_val")
         if key.stage == "simulate":
-            train = evaluate = "simulate"  # an over-fit test: does the detector fit these images?
+            train = evaluate = self.simulation  # an over-fit test: does the detector fit these?
+        else:
+            train, evaluate = self.splits["search_train"], self.splits["search_val"]
         return TrialSpec(
             detector=self.detector,
             definition=definition,
-            train=self.splits[train],
-            evaluate=self.splits[evaluate],
+            train=train,
+            evaluate=evaluate,
             seed=key.seed,
             steps=budget.steps,
             batch_size=budget.batch_size,
@@ -92,7 +107,9 @@ def prepare_job(spec: JobSpec, source: object = "spec") -> Job:
     detector = detector_text(spec, source)
     splits = splits_of(spec)
     classes = _checked_classes(spec, splits, source)
-    job = _assembled("", spec, detector, classes)
+    job = _assembled("", spec, splits, detector, classes)
+    if spec.funnel.simulate is not None:
+        _ = job.simulation  # a class without an image is found now
     config = parse_detector(detector)
     try:
         family = detector_family(config)
@@ -113,11 +130,11 @@ def open_job(store: Store, job_id: str) -> Job:
 
     Raises:
         JobError: there is none.
-        DataError: its data set has gone.
+        DataError: the embedded data set cannot be written.
     """
     record: JobRecord = store.job(job_id)
     spec = JobSpec.from_json(record.spec)
-    return _assembled(record.id, spec, record.detector, record.classes)
+    return _assembled(record.id, spec, splits_of(spec), record.detector, record.classes)
 
 
 def group_of(job: Job) -> str:
@@ -148,7 +165,7 @@ def detector_text(spec: JobSpec, source: object = "spec") -> str:
 
 
 def splits_of(spec: JobSpec) -> dict[str, Split]:
-    """The job's splits by name, `simulate` not among them. The embedded data set is written."""
+    """The job's splits by name. The embedded data set is written."""
     if spec.data == PACKAGED_DATA:
         return dict(digits().splits)
     assert isinstance(spec.data, DataSpec)
@@ -194,14 +211,14 @@ def _check_spaces(spec: JobSpec, family: Family, source: object) -> None:
         raise SpecError(source, "branches.cls.alpha", cls.alpha, allowed)
 
 
-def _assembled(job_id: str, spec: JobSpec, detector: str, classes: tuple[str, ...]) -> Job:
-    splits = splits_of(spec)
-    simulate, seed = spec.funnel.simulate, spec.seed
-    if simulate is not None:
-        subset = one_image_per_class(
-            splits["search_train"], lossforge_home() / "subsets", simulate.images_per_class, seed
-        )
-        splits = {**splits, "simulate": subset}
+def _assembled(
+    job_id: str,
+    spec: JobSpec,
+    splits: Mapping[str, Split],
+    detector: str,
+    classes: tuple[str, ...],
+) -> Job:
+    simulate = spec.funnel.simulate
     problem = problem_of(spec)
     return Job(
         id=job_id,
@@ -214,7 +231,7 @@ def _assembled(job_id: str, spec: JobSpec, detector: str, classes: tuple[str, ..
         stages=Stages(
             population=spec.searcher.population,
             keep=None if simulate is None else simulate.keep,
-            seed=seed,
+            seed=spec.seed,
             proxy_seeds=spec.funnel.proxy.seeds,
         ),
         baseline=baseline_of(spec),

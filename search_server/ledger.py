@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -53,6 +54,24 @@ class Ledger:
     def finished(self) -> bool:
         """Whether every candidate is made and resolved."""
         return self.next > self.last and not self._open
+
+    def broken_baseline(self) -> str:
+        """Why the search is hopeless: every trial of the baseline failed; else an empty text."""
+        if not self.candidates:
+            return ""
+        keys = list(self._job.stages.trials(self.candidates[0]))
+        ended = [self.outcomes[key] for key in keys if key in self.outcomes]
+        if len(ended) < len(keys) or any(each.state != "failed" for each in ended):
+            return ""
+        return f"the baseline's training failed: {ended[0].reason}"
+
+    def fruitless(self) -> str:
+        """Why no candidate besides the baseline has a fitness; empty if one has."""
+        made = [each for each in self.candidates.values() if each.index > 0]
+        if any(each.fitness is not None for each in made):
+            return ""
+        reasons = Counter(each.reason for each in made if each.reason).most_common(1)
+        return f"no candidate came to a fitness: {reasons[0][0] if reasons else 'none was made'}"
 
     def may_ask(self) -> bool:
         """Whether all that candidate `next` must see is resolved: the candidates 0 .. next - W."""

@@ -1,4 +1,4 @@
-"""What a person typed after `--loss`, `--loss-cls` and `--loss-bbox`, as a loss definition."""
+"""What a person typed after `--loss`, `--loss-cls` and so on, as a loss definition."""
 
 from __future__ import annotations
 
@@ -39,7 +39,11 @@ def detector_path(given: str) -> Path:
 
 
 def choose_loss(
-    detector: str, loss: str | None, cls: str | None, bbox: str | None
+    detector: str,
+    loss: str | None,
+    cls: str | None,
+    bbox: str | None,
+    iou_centerness: bool | None = None,
 ) -> LossDefinition:
     """A loss definition from what a person typed.
 
@@ -48,7 +52,9 @@ def choose_loss(
         loss: a name of the catalogue, or a JSON file, for both branches; None for the detector's
             own losses.
         cls, bbox: a name of the catalogue, whose branch is taken, or an expression; None leaves
-            the branch as `loss` says.
+            the branch as `loss` says. A branch alone says nothing about `iou_centerness`.
+        iou_centerness: whether the centerness target of FCOS and ATSS is the IoU; None leaves it
+            as `loss` says, off without one.
 
     Raises:
         DefinitionError: no such name or file.
@@ -60,6 +66,9 @@ def choose_loss(
         if text is not None:
             definition = definition.with_branch(branch, _branch(detector, branch, text))
             names.append(f"{branch}-{text if text in CATALOG else 'expression'}")
+    if iou_centerness is not None and iou_centerness != definition.iou_centerness:
+        definition = replace(definition, iou_centerness=iou_centerness)
+        names.append("iou-centerness" if iou_centerness else "own-centerness")
     return replace(definition, name="-".join(names) or "default")
 
 

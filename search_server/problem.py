@@ -27,12 +27,14 @@ def problem_of(spec: JobSpec) -> Problem:
 
 
 def baseline_of(spec: JobSpec) -> LossDefinition:
-    """Candidate 0. The detector's own losses still follow the job's `iou_centerness`."""
+    """Candidate 0. Whatever it is, it follows the job's `iou_centerness`, as all others do."""
     if spec.baseline == "default":
-        return LossDefinition("default", iou_centerness=spec.iou_centerness)
-    if isinstance(spec.baseline, str):
-        return CATALOG[spec.baseline]
-    return LossDefinition.from_json({"name": "baseline", **spec.baseline})
+        found = LossDefinition("default")
+    elif isinstance(spec.baseline, str):
+        found = CATALOG[spec.baseline]
+    else:
+        found = LossDefinition.from_json({"name": "baseline", **spec.baseline})
+    return replace(found, iou_centerness=spec.iou_centerness)
 
 
 def _named(spec: JobSpec, given: str | NamedPair, template: LossDefinition) -> LossDefinition:

@@ -37,6 +37,7 @@ class Progress:
         done: trials that have ended.
         trials: trials that the whole job is expected to take.
         seconds_left: estimate from the mean of the trials so far; None before the first.
+        waiting_for: what has to come before any trial can run; empty while there is room.
     """
 
     job: str
@@ -49,6 +50,7 @@ class Progress:
     done: int
     trials: int
     seconds_left: float | None
+    waiting_for: str = ""
 
 
 def expected_trials(
@@ -62,8 +64,8 @@ def expected_trials(
     return {"simulate": candidates, "proxy": (promoted + 1) * seeds}
 
 
-def snapshot(job: Job, ledger: Ledger, slots: int) -> Progress:
-    """The state of a job now; `slots` is how many trials run at once."""
+def snapshot(job: Job, ledger: Ledger, slots: int, lacks: str = "") -> Progress:
+    """The state of a job now; `slots` and `lacks` are what its `Executor` says."""
     made = [each for each in ledger.candidates.values() if each.index > 0]
     ranked = [each for each in made if each.state == "done" and each.fitness is not None]
     best = max(ranked, key=lambda each: (each.fitness or 0.0, -each.index), default=None)
@@ -94,6 +96,7 @@ def snapshot(job: Job, ledger: Ledger, slots: int) -> Progress:
         done=len(ledger.outcomes),
         trials=sum(expected.values()),
         seconds_left=_seconds_left(ledger, expected, slots),
+        waiting_for=lacks if ledger.running else "",
     )
 
 

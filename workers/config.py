@@ -7,7 +7,6 @@ from typing import Any
 
 from losses import LossDefinition, apply_loss  # isort: skip  - before anything of mmdet
 
-import torch
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config
@@ -43,7 +42,9 @@ def build_config(spec: TrialSpec) -> Config:
     - ``num_classes`` of every box and mask head;
     - batch size, an endless sampler instead of one that ends with an epoch, one evaluation after
       the last step by `FullPrecisionCocoMetric`, seed;
-    - data-loading processes: none on the CPU, the user's own number on a GPU.
+    - data-loading processes: none for device "cpu", else the user's own number. They draw the
+      augmentations, so their number steers the result; that it follows from the spec alone makes
+      the config the same on whatever machine it is built.
 
     Checkpoints and visualisation are off. ``custom_imports`` starts with `CUSTOM_IMPORTS`.
 
@@ -55,9 +56,8 @@ def build_config(spec: TrialSpec) -> Config:
     config = apply_loss(config, LossDefinition.from_json(spec.definition))
     _set_imports(config)
     _set_classes(config.model, len(spec.classes))
-    on_gpu = spec.device != "cpu" and torch.cuda.is_available()
-    _set_training(config, spec, on_gpu)
-    _set_evaluation(config, spec, on_gpu)
+    _set_training(config, spec)
+    _set_evaluation(config, spec)
     _set_bookkeeping(config)
     return config
 
@@ -82,8 +82,8 @@ def _set_classes(model: dict[str, Any], number: int) -> None:
                 head["num_classes"] = number
 
 
-def _set_training(config: Config, spec: TrialSpec, on_gpu: bool) -> None:
-    loader = _loader(config, "train_dataloader", on_gpu)
+def _set_training(config: Config, spec: TrialSpec) -> None:
+    loader = _loader(config, "train_dataloader", spec.device)
     loader["dataset"] = _dataset(loader["dataset"], spec.train, spec.classes, test_mode=False)
     loader["batch_size"] = spec.batch_size
     if _type_name(loader.get("sampler")) in ("", "DefaultSampler", "DistributedSampler"):
@@ -106,8 +106,8 @@ def _set_training(config: Config, spec: TrialSpec, on_gpu: bool) -> None:
     }
 
 
-def _set_evaluation(config: Config, spec: TrialSpec, on_gpu: bool) -> None:
-    loader = _loader(config, "val_dataloader", on_gpu)
+def _set_evaluation(config: Config, spec: TrialSpec) -> None:
+    loader = _loader(config, "val_dataloader", spec.device)
     loader["dataset"] = _dataset(loader["dataset"], spec.evaluate, spec.classes, test_mode=True)
     loader["sampler"] = {"type": "DefaultSampler", "shuffle": False}
     loader.pop("batch_sampler", None)
@@ -133,12 +133,12 @@ def _set_bookkeeping(config: Config) -> None:
     config.work_dir = "work_dirs/lossforge"
 
 
-def _loader(config: Config, name: str, on_gpu: bool) -> dict[str, Any]:
+def _loader(config: Config, name: str, device: str) -> dict[str, Any]:
     loader = config.get(name)
     if not isinstance(loader, dict) or not isinstance(loader.get("dataset"), dict):
         raise DetectorError("the detector's config", f"has no `{name}` with a data set")
     loader = Config({"loader": loader}).to_dict()["loader"]  # a copy, in plain dicts
-    if not on_gpu:
+    if device == "cpu":
         loader["num_workers"] = 0
         loader.pop("prefetch_factor", None)
         loader.pop("multiprocessing_context", None)

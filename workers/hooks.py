@@ -121,7 +121,8 @@ class ScoreKeeper(Hook):
     """Keeps what the evaluation found.
 
     Attributes:
-        scores: names, as ``coco/bbox_mAP``, to values; empty before the evaluation.
+        scores: names, as ``coco/bbox_mAP``, to values; empty before the evaluation. Without what
+            the data has nothing for, such as objects of a size, where COCO says -1.
     """
 
     priority = "NORMAL"
@@ -131,7 +132,11 @@ class ScoreKeeper(Hook):
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Takes the metrics."""
-        self.scores = {name: float(value) for name, value in (metrics or {}).items()}
+        self.scores = {
+            name: float(value)
+            for name, value in (metrics or {}).items()
+            if not (name.startswith("coco/") and value < 0)
+        }
 
 
 class PhaseClock(Hook):

@@ -64,6 +64,8 @@ class TrialResult:
         numbers += [value for curve in self.curves.values() for value in curve]
         if not all(map(math.isfinite, numbers)):
             raise ValueError("a trial result holds finite numbers only")
+        if self.fitness is not None and not 0.0 <= self.fitness <= 1.0:
+            raise ValueError(f"fitness {self.fitness!r}; an AP lies in [0, 1]")
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data; `from_json` gives an equal result back."""

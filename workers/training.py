@@ -17,7 +17,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from workers.data import read_classes
+from workers.data import Split, load_coco
 from workers.detector import one_line
 from workers.errors import WorkersError
 from workers.folders import WorkFolder
@@ -27,8 +27,9 @@ from workers.result import Status, TrialResult, package_versions
 from workers.spec import TrialSpec
 
 _COUNTER = itertools.count()
+_FITNESS = "coco/bbox_mAP"
 _METRICS = {
-    name: f"coco/bbox_mAP_{suffix}"
+    name: f"{_FITNESS}_{suffix}"
     for name, suffix in (
         ("ap50", "50"),
         ("ap75", "75"),
@@ -93,6 +94,8 @@ def _train(
         for hook in (FiniteGuard(), curves, keeper, clock):
             runner.register_hook(hook)
         runner.train()
+        if _FITNESS not in keeper.scores:
+            raise _nothing_to_find(spec.evaluate)
     except Diverged as event:
         status, reason = "diverged", str(event)
     except Exception as error:
@@ -102,10 +105,8 @@ def _train(
     return TrialResult(
         status=status,
         reason=reason,
-        fitness=scores.get("coco/bbox_mAP"),
-        metrics={
-            name: scores[key] for name, key in _METRICS.items() if scores.get(key, -1.0) >= 0.0
-        },
+        fitness=scores.get(_FITNESS),
+        metrics={name: scores[key] for name, key in _METRICS.items() if key in scores},
         curves=curves.curves,
         seconds=clock.seconds(),
         seed=spec.seed,
@@ -121,17 +122,27 @@ def _check(spec: TrialSpec) -> None:
         raise WorkersError("device is 'cuda', but torch finds no GPU")
     for split in (spec.train, spec.evaluate):
         path = Path(split.annotations)
-        found = _classes(path, path.stat().st_mtime_ns) if path.exists() else read_classes(path)
+        modified = path.stat().st_mtime_ns if path.exists() else 0
+        found, boxes = _content(path, modified)
         if found != spec.classes:
             raise WorkersError(
                 f"{path} has the classes {', '.join(found)}; the trial expects"
                 f" {', '.join(spec.classes)}, in this order"
             )
+        if split is spec.evaluate and not boxes:
+            raise _nothing_to_find(split)
 
 
 @lru_cache(maxsize=8)
-def _classes(path: Path, modified: int) -> tuple[str, ...]:
-    return read_classes(path)
+def _content(path: Path, modified: int) -> tuple[tuple[str, ...], int]:
+    """The classes of an annotation file, and how many boxes there are to find."""
+    content = load_coco(path)
+    classes = tuple(category["name"] for category in content["categories"])
+    return classes, sum(not each.get("iscrowd") for each in content["annotations"])
+
+
+def _nothing_to_find(split: Split) -> WorkersError:
+    return WorkersError(f"the split {split.annotations} has no boxes to find, so there is no AP")
 
 
 def _private(config: Config, work_dir: Path) -> Config:

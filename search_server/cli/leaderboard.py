@@ -101,8 +101,18 @@ def _print_group(out: Any, group: LeaderboardGroup, *, one_job: bool) -> None:
     if rest > 0:
         out.print(f"{len(group.rows)} of {group.total} candidates; --limit shows more", style="dim")
     best = next((row for row in group.rows if row.rank and not row.baseline), None)
-    if best is not None and best.difference is not None and best.difference.seeds < 2:
-        out.print("One common seed: a difference this small may be luck.", style="dim")
+    if best is not None and best.difference is not None:
+        out.print(_caution(best.difference.seeds), style="dim")
+
+
+def _caution(seeds: int) -> str:
+    """What a difference over so many common seeds is worth."""
+    if seeds < 2:
+        return "One common seed: the whole of a difference may be luck."
+    return (
+        f"± is the standard deviation over {seeds} seeds, of the paired difference too. Part of "
+        "the lead of a best one is luck: it was picked for it."
+    )
 
 
 def _table(rows: list[LeaderboardRow], one_job: bool) -> Table:

@@ -56,9 +56,12 @@ class PlainLines:
 def line(progress: Progress) -> str:
     """The progress in one line."""
     funnel = " > ".join(f"{count} {stage}" for stage, count in progress.funnel.items())
+    state = f"{len(progress.running)} running"
+    if progress.waiting_for:
+        state = f"waiting for {progress.waiting_for}"
     parts = [
         time.strftime("%H:%M:%S"),
-        f"trials {progress.done}/{progress.trials}, {len(progress.running)} running",
+        f"trials {progress.done}/{progress.trials}, {state}",
         funnel,
     ]
     if progress.baseline is not None:
@@ -90,9 +93,12 @@ def panel(progress: Progress) -> RenderableType:
         "" if progress.seconds_left is None else f"about {duration(progress.seconds_left)} left",
     )
     grid.add_row("trials", bar)
-    shown = ", ".join(progress.running[:_RUNNING_SHOWN]) or "none"
-    rest = len(progress.running) - _RUNNING_SHOWN
-    grid.add_row("running", plain(shown + (f" and {rest} more" if rest > 0 else "")))
+    if progress.waiting_for:
+        grid.add_row("waiting", plain(f"for {progress.waiting_for}"), style="yellow")
+    else:
+        shown = ", ".join(progress.running[:_RUNNING_SHOWN]) or "none"
+        rest = len(progress.running) - _RUNNING_SHOWN
+        grid.add_row("running", plain(shown + (f" and {rest} more" if rest > 0 else "")))
     grid.add_row("baseline", f"AP {points(progress.baseline)}")
     if progress.best is not None:
         best = progress.best

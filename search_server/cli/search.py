@@ -10,6 +10,7 @@ import typer
 from search_server.cli.options import JsonOption, StoreOption, open_store
 
 if TYPE_CHECKING:
+    from search_server.leaderboard import LeaderboardRow
     from search_server.planning import Plan
     from search_server.spec import JobSpec
     from search_server.store import Store
@@ -59,6 +60,7 @@ def search(
     from search_server.cli.output import note, stdout_kept
 
     with stdout_kept():
+        from search_server.executors.choice import chosen_address
         from search_server.jobs import create_job
         from search_server.spec import load_spec
 
@@ -66,6 +68,7 @@ def search(
     if dry_run:
         _print_plan(loaded, spec, slots, as_json)
         return
+    chosen_address(address, slots)  # what is wrong with them is said before a job is written
     with open_store(store, create=True) as opened:
         with stdout_kept():
             job = create_job(opened, loaded, spec)
@@ -132,7 +135,7 @@ def _run(
 
 def _conclude(store: Store, job_id: str, stopped: bool, as_json: bool) -> int:
     """Says how a run of a job ended, and what to do next."""
-    from search_server.cli.output import one_line, points, print_json
+    from search_server.cli.output import one_line, print_json
     from search_server.leaderboard import leaderboard
 
     job = store.job(job_id)
@@ -146,15 +149,16 @@ def _conclude(store: Store, job_id: str, stopped: bool, as_json: bool) -> int:
                 "job": job_id,
                 "state": job.state,
                 "reason": job.reason,
-                "best": None if best is None else {"id": best.id, "fitness": best.fitness},
+                "best": None
+                if best is None
+                else {"id": best.id, "fitness": best.fitness, "difference": best.difference},
                 "baseline": None if base is None else {"id": base.id, "fitness": base.fitness},
             }
         )
     else:
         print(one_line(f"job {job_id} is {job.state}" + f": {job.reason}" * bool(job.reason)))
         if best is not None:
-            against = "" if base is None else f", the baseline {points(base.fitness)}"
-            print(f"best: candidate {best.index} with AP {points(best.fitness)}{against}")
+            print(best_line(best, _trained(store, job_id)))
         if job.state == "interrupted":
             print(f"go on:  lossforge resume {job_id}")
         else:
@@ -164,6 +168,29 @@ def _conclude(store: Store, job_id: str, stopped: bool, as_json: bool) -> int:
     if job.state == "done":
         return 0
     return 130 if stopped and job.state == "interrupted" else 1
+
+
+def best_line(best: LeaderboardRow, trained: int) -> str:
+    """The best of a search, without a word too much: chance favours the best of many.
+
+    Args:
+        trained: of how many candidates with a fitness it is the best.
+    """
+    from search_server.cli.leaderboard import difference
+    from search_server.cli.output import points
+
+    text = f"best: candidate {best.index} with AP {points(best.fitness)}"
+    if (paired := best.difference) is not None:
+        seeds = "1 seed" if paired.seeds == 1 else f"{paired.seeds} seeds"
+        text += f", {difference(paired)} to the baseline over {seeds}"
+    return f"{text}; unconfirmed: the best of {trained} trained, on the seeds that chose it"
+
+
+def _trained(store: Store, job_id: str) -> int:
+    """Candidates of a job that have a fitness, the baseline not counted."""
+    from search_server.overview import summaries
+
+    return next(each.trained for each in summaries(store) if each.id == job_id)
 
 
 def _print_plan(spec: JobSpec, source: Path, slots: int | None, as_json: bool) -> None:

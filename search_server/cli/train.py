@@ -35,6 +35,15 @@ def train(
             show_default=False,
         ),
     ] = None,
+    iou_centerness: Annotated[
+        bool | None,
+        typer.Option(
+            "--iou-centerness/--no-iou-centerness",
+            help="FCOS and ATSS: whether the IoU is the target of centerness; default: as --loss "
+            "says, else not.",
+            show_default=False,
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -77,7 +86,7 @@ def train(
         from search_server.loss_choice import choose_loss, detector_path
 
         stem = detector_path(config).stem
-        definition = choose_loss(config, loss, loss_cls, loss_bbox)
+        definition = choose_loss(config, loss, loss_cls, loss_bbox, iou_centerness)
         folder = work_dir or Path("work_dirs") / one_line(f"{stem}-{definition.name}")
         if threads is not None:
             torch.set_num_threads(threads)
@@ -88,7 +97,7 @@ def train(
         print_json({"loss": definition.to_json(), **_json(done)})
         return
     if done.fitness is None:
-        print("trained; the config has no evaluation on COCO boxes, so there is no AP")
+        print("trained; the config has no evaluation on COCO boxes, or its data no boxes: no AP")
     else:
         found = {name: done.metrics.get(f"coco/bbox_mAP_{name}") for name in ("50", "75")}
         rest = ", ".join(f"AP{name} {points(value)}" for name, value in found.items())

@@ -29,6 +29,8 @@ def verify(
     """Check whether a loss has what training needs; no detector is trained.
 
     Exit status: 0 accepted, 1 rejected, 2 the expression or the space could not be read.
+
+    Example: lossforge verify "Sub(1,Div(I,U))" --space box
     """
     from primitives import PrimitivesError, parse
     from search_server.funnel.verification import family_of

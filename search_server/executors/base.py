@@ -28,6 +28,10 @@ class Executor(Protocol):
         """How many trials can run at once, at least 1; may change while a job runs."""
         ...
 
+    def lacks(self) -> str:
+        """What has to come before any trial can run, for people; empty while there is room."""
+        ...
+
     def cancel_all(self) -> None:
         """End all trials, those that run included; none of them comes back."""
         ...

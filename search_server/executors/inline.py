@@ -58,6 +58,10 @@ class InlineExecutor:
         """The number of threads."""
         return self._slots
 
+    def lacks(self) -> str:
+        """Nothing: threads take whatever comes."""
+        return ""
+
     def cancel_all(self) -> None:
         """See `Executor.cancel_all`; kills the processes of running trials."""
         self._round += 1

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import socket
 import time
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from search_server.errors import JobError
+from search_server.executors.choice import CLUSTER, LOCAL
 from search_server.funnel.stages import TrialKey
 from search_server.spec import Resources
-from workers import TrialResult, TrialSpec
+from workers import TrialResult, TrialSpec, lossforge_home
 from workers.ray_task import remote_trial
 
-LOCAL = "local"
-MAX_RETRIES = 2  # after the loss of a worker or a node; a trial that fails by itself is a result
+MAX_RETRIES = 1  # after the loss of a Ray worker or a node; see `RayExecutor`
 LOOK_AGAIN = 10.0  # seconds that a count of the cluster's resources is believed
+KNOCK_SECONDS = 10.0
 GIB = 2**30
 TOKEN_CURE = (
     "this Ray cluster wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what "
@@ -27,8 +31,11 @@ TOKEN_CURE = (
 class RayExecutor:
     """Runs every trial as one Ray task; Ray decides where.
 
-    A worker or node that is lost is Ray's to replace, up to `MAX_RETRIES` times; beyond that the
-    trial is `failed`. Must be closed: it holds this process's connection to Ray.
+    Two things can die. The process that trains is a child of Ray's worker; `run_trial` retries it
+    once, there. Ray's own worker or its node is Ray's to replace: the task is retried `MAX_RETRIES`
+    times; beyond that the trial is `failed`. A trial that ends by itself is never retried.
+
+    Must be closed: it holds this process's connection to Ray.
 
     Args:
         resources: what one trial takes.
@@ -43,7 +50,7 @@ class RayExecutor:
     def __init__(self, resources: Resources, address: str = LOCAL, cpus: int | None = None) -> None:
         self._resources = resources
         self._refs: dict[Any, tuple[TrialKey, TrialSpec]] = {}
-        self._slots = 0
+        self._fitting = 0
         self._counted = float("-inf")
         self._ray = _connected(address, cpus)
         options: dict[str, Any] = {
@@ -58,8 +65,8 @@ class RayExecutor:
         if address == LOCAL and self._room() < 1:
             self._ray.shutdown()
             raise JobError(
-                f"a trial takes {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, more than "
-                "this machine has; lower `resources` in the spec"
+                f"a trial takes {self._needed}, more than this machine has; "
+                "lower `resources` in the spec"
             )
 
     def submit(self, key: TrialKey, spec: TrialSpec) -> None:
@@ -81,10 +88,11 @@ class RayExecutor:
     def slots(self) -> int:
         """Trials that fit the cluster as it is now; looked up again now and then. At least 1:
         what waits for room is what makes an autoscaler start nodes."""
-        if time.monotonic() - self._counted > LOOK_AGAIN:
-            self._slots = self._room()
-            self._counted = time.monotonic()
-        return max(1, self._slots)
+        return max(1, self._fit())
+
+    def lacks(self) -> str:
+        """See `Executor.lacks`: the node that an autoscaler, or somebody, has to start."""
+        return "" if self._fit() else f"a node with {self._needed}"
 
     def cancel_all(self) -> None:
         """See `Executor.cancel_all`; ends Ray's worker processes, and with them the trials."""
@@ -113,17 +121,36 @@ class RayExecutor:
         try:
             return key, TrialResult.from_json(self._ray.get(ref))
         except self._ray.exceptions.RayError as error:
-            lines = str(error).strip().splitlines()
-            reason = f"{type(error).__name__}: {lines[0] if lines else 'lost'}"
+            cause = getattr(error, "cause", None)  # of an exception raised in the task
+            shown = cause if isinstance(cause, Exception) else error
+            lines = str(shown).strip().splitlines()
+            reason = f"{type(shown).__name__}: {lines[0] if lines else 'lost'}"
             return key, TrialResult("failed", reason, None, spec.seed, spec.steps)
 
+    @property
+    def _needed(self) -> str:
+        """What one trial takes, for people."""
+        needed = f"{self._resources.cpus:g} CPUs, {self._resources.gpus:g} GPUs"
+        memory = self._resources.memory_gb
+        return needed if memory is None else f"{needed}, {memory:g} GiB of memory"
+
+    def _fit(self) -> int:
+        """`_room`, counted anew now and then."""
+        if time.monotonic() - self._counted > LOOK_AGAIN:
+            self._fitting = self._room()
+            self._counted = time.monotonic()
+        return self._fitting
+
     def _room(self) -> int:
-        """How many trials the whole cluster has resources for."""
-        total = self._ray.cluster_resources()
+        """How many trials the nodes of the cluster have resources for; each trial is on one."""
         needs = {"CPU": self._resources.cpus, "GPU": self._resources.gpus}
         if self._resources.memory_gb is not None:
             needs["memory"] = self._resources.memory_gb * GIB
-        return min(int(total.get(name, 0.0) // need) for name, need in needs.items() if need > 0)
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        return sum(
+            min(int(has.get(name, 0.0) // need) for name, need in needs.items() if need > 0)
+            for has in nodes
+        )
 
 
 def _connected(address: str, cpus: int | None) -> Any:
@@ -132,11 +159,18 @@ def _connected(address: str, cpus: int | None) -> Any:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray  # takes a second, and reads the environment
 
+    if address not in (LOCAL, CLUSTER):
+        _knock(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == LOCAL:
         options |= {"num_cpus": cpus, "include_dashboard": False}
+    # Ray puts the folder it is started from first on its workers' import path: a user's own
+    # `losses/` there would be taken for ours.
+    neutral = lossforge_home()
+    neutral.mkdir(parents=True, exist_ok=True)
     try:
-        ray.init(address=address, **options)
+        with contextlib.chdir(neutral):
+            ray.init(address=address, **options)
     except ray.exceptions.AuthenticationError as error:
         raise JobError(TOKEN_CURE) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -144,3 +178,12 @@ def _connected(address: str, cpus: int | None) -> Any:
             raise JobError(TOKEN_CURE) from error
         raise JobError(f"no Ray cluster at {address}: {error}") from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raise a JobError if nobody listens at HOST:PORT; Ray would try again for many minutes."""
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        socket.create_connection((parts.hostname or "", parts.port or 0), KNOCK_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise JobError(f"no Ray cluster at {address}: {error}") from error

@@ -119,6 +119,8 @@ def _usage(spec: TrialSpec, path: Path, module: str | None) -> list[str]:
     """The lines that tell how to train it, and what to change for something else."""
     file = shlex.quote(path.name)
     first = f"export OMP_NUM_THREADS={spec.threads}"
+    if spec.device == "cpu":
+        first += " CUDA_VISIBLE_DEVICES="  # as its trial had it: no GPU to be seen
     code = (
         "import sys; from mmengine.config import Config; from mmengine.runner import Runner; "
         "Runner.from_cfg(Config.fromfile(sys.argv[1])).train()"

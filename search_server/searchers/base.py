@@ -90,7 +90,7 @@ class Proposal:
         parents: indices of the candidates it is made from.
         start: the definition whose branches in `draws` are replaced.
         draws: by branch, gives a new expression at every call.
-        limit: at most so many draws; None: as many as the spec allows.
+        limit: at most so many draws, 1 where they are not random; None: as many as the spec allows.
     """
 
     origin: str

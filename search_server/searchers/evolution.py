@@ -109,16 +109,21 @@ class EvolutionSearcher(Searcher):
         parents: Sequence[Observation],
         best: Observation | None,
     ) -> Proposal:
-        """Two parents, crossed in every active branch; one that only the second has is its own."""
+        """Two parents, crossed in every active branch; one that only the second has is its own.
+
+        Where nothing is crossed there is nothing random either: one draw tells all.
+        """
         one, two = (parents[int(i)] for i in rng.choice(len(parents), size=2, replace=False))
         draws: dict[str, Draw] = {}
+        limit: int | None = 1
         for branch in self.active(index):
             if branch in one.expressions and branch in two.expressions:
                 draws[branch] = _crossing(one.expressions[branch], two.expressions[branch])
+                limit = None
             elif branch in two.expressions:
                 draws[branch] = always(two.expressions[branch])
         start = best or one
-        return Proposal("crossover", indices(one, two, start), start.definition, draws)
+        return Proposal("crossover", indices(one, two, start), start.definition, draws, limit)
 
     def _mutation(self, parent: Expression) -> Draw:
         kinds = self.settings.mutate

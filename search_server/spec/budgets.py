@@ -69,7 +69,8 @@ class Searcher(Part):
     """Who proposes candidates, and how.
 
     Attributes:
-        population: candidates in a generation; also the size of a cohort of the simulation.
+        population: candidates in a generation; also the size of a cohort of the simulation. See
+            `window` for what a generation sees of the one before it.
         parents: the best P visible candidates become parents.
         named: losses of the catalogue that open the first generation, in this order: a name, or
             a mapping of branches to names.
@@ -164,11 +165,14 @@ class Resources(Part):
 
 
 class Limits(Part):
-    """Wall-clock limits; they only interrupt, they never steer.
+    """Wall-clock limits. Only `job_hours` never steers a search.
 
     Attributes:
-        trial_seconds: a trial that takes longer is killed and its candidate fails; null: no limit.
-        job_hours: a job that runs longer is interrupted, and can be resumed; null: no limit.
+        trial_seconds: a trial that takes longer is killed; its candidate fails and cannot become a
+            parent. So a limit that sound trials come near makes a search depend on the machine: it
+            is meant for those that hang. null: no limit.
+        job_hours: a job that runs longer is interrupted; resumed, it goes on as if nothing had
+            happened. null: no limit.
     """
 
     trial_seconds: float | None = Field(default=None, gt=0, le=10_000_000)

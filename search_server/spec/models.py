@@ -115,9 +115,13 @@ class JobSpec(Part):
             the branches in turn, one per generation, the others being those of the best parent.
         fixed: parts of the loss definition for branches that are not searched.
         iou_centerness: FCOS and ATSS: the centerness target is the IoU; for every candidate.
-        baseline: `default` (the detector's own losses), a catalogue name, or a loss definition.
+        baseline: `default` (the detector's own losses), a catalogue name, or a loss definition;
+            its `iou_centerness` is the job's.
         candidates: how many candidates are made, the baseline not counted.
-        window: W, the k-th `ask` sees exactly the results of candidates 0 .. k-W.
+        window: W, the k-th `ask` sees exactly the results of candidates 0 .. k-W. With a window
+            as large as the population, the least that a simulation allows, the first candidate of
+            a generation sees only the first of the generation before it, and the last one all of
+            it: several small generations learn more than two large ones.
         seed: of the searcher, and of the simulation.
     """
 

@@ -23,7 +23,7 @@ from primitives import (
 )
 
 FUZZ = settings(
-    max_examples=4000,
+    max_examples=6000,
     derandomize=True,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -33,8 +33,9 @@ def check(loss: torch.Tensor, x: torch.Tensor, case: str, golden: dict[str, torc
     (gradient,) = torch.autograd.grad(loss, x)
     wanted = golden[f"{case}.grad"]
     torch.testing.assert_close(loss, golden[f"{case}.loss"], rtol=1e-5, atol=0.0)
+    # Entries that are rounding noise beside the largest count as zero.
     torch.testing.assert_close(
-        gradient, wanted, rtol=1e-5, atol=1e-5 * float(wanted.abs().max()), equal_nan=True
+        gradient, wanted, rtol=1e-5, atol=1e-6 * float(wanted.abs().max()), equal_nan=True
     )
 
 

@@ -15,11 +15,13 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from losses import configs_dir
+from losses import CATALOG, configs_dir
 from search_server.cli import run
 from search_server.cli.formula import Formula
 from search_server.cli.live import line, panel, watched
 from search_server.cli.output import WIDTH, duration, jsonable
+from search_server.cli.search import _conclude, best_line
+from search_server.leaderboard import leaderboard_row
 from search_server.store import CandidateRecord, Store
 from workers import TrialResult
 
@@ -110,7 +112,7 @@ class TestHelp:
 
     @pytest.mark.parametrize(
         "verb",
-        [*(v for v in VERBS if v not in ("data", "db", "verify"))]
+        [*(v for v in VERBS if v not in ("data", "db"))]
         + ["data digits", "data info", "db upgrade", "db current"],
     )
     def test_every_verb_has_an_example(self, call, verb):
@@ -297,6 +299,14 @@ class TestErrors:
         assert shown.code == 2
         assert f"job first-1 is {state}" in shown.err
 
+    def test_slots_on_a_cluster_are_refused_before_a_job_is_written(self, call, tmp_path):
+        spec = configs_dir() / "search" / "demo.yaml"
+        new = ("--store", tmp_path / "new.db")
+        shown = call("search", spec, "--slots", "2", "--address", "10.0.0.1:6379", *new)
+        assert shown.code == 2
+        assert "--slots is for this machine" in shown.err
+        assert not (tmp_path / "new.db").exists()
+
     def test_submit_wants_one_of_two(self, store, call):
         assert "one of the two" in call("submit").err
         assert "one of the two" in call("submit", "x.yaml", "--resume", "first-1").err
@@ -408,6 +418,7 @@ class TestProgress:
         done=5,
         trials=23,
         seconds_left=750.0,
+        waiting_for="",
     )
 
     def test_a_line(self):
@@ -422,6 +433,16 @@ class TestProgress:
         for part in ("32,502 drawn", "16 of 32", "5 of 23", "about 12 min left", "and 3 more"):
             assert part in text
         assert "[red]Neg(X)" in text  # shown, not obeyed
+
+    def test_no_room_for_a_trial_is_said(self):
+        waiting = SimpleNamespace(
+            **{**vars(self.PROGRESS), "waiting_for": "a node with 1 CPUs, 1 GPUs"}
+        )
+        assert "trials 5/23, waiting for a node with 1 CPUs, 1 GPUs" in line(waiting)
+        out = Console(width=100, record=True, file=io.StringIO())
+        out.print(panel(waiting))
+        assert "for a node with 1 CPUs, 1 GPUs" in out.export_text()
+        assert "candidate 0 proxy seed 0" not in out.export_text()
 
     def test_before_anything_is_known(self):
         empty = SimpleNamespace(
@@ -440,6 +461,25 @@ class TestProgress:
         assert len(captured.err.splitlines()) == 2
 
 
+class TestConclusion:
+    def test_says_what_a_best_is_worth(self, store):
+        best = leaderboard_row(store, "first-1", 2)
+        assert best_line(best, 2) == (
+            "best: candidate 2 with AP 50.5, +10.0 ±0.0 to the baseline over 2 seeds; "
+            "unconfirmed: the best of 2 trained, on the seeds that chose it"
+        )
+
+    def test_of_a_whole_run(self, store, capsys):
+        store.set_job_state("first-1", "running")
+        store.set_job_state("first-1", "failed", "no candidate came to a fitness")
+        assert _conclude(store, "first-1", stopped=False, as_json=False) == 1
+        shown = capsys.readouterr().out
+        assert shown.startswith("job first-1 is failed: no candidate came to a fitness\n")
+        assert "unconfirmed: the best of 2 trained" in shown
+        _conclude(store, "first-1", stopped=False, as_json=True)
+        assert read(capsys.readouterr().out)["best"]["difference"]["seeds"] == 2
+
+
 def test_spans_of_time():
     spans = [duration(seconds) for seconds in (None, 0, 59, 750, 7200, 200_000)]
     assert spans == ["-", "0 s", "59 s", "12 min", "2.0 h", "2.3 d"]
@@ -452,9 +492,9 @@ def test_json_of_anything():
 
 SPEC = """
 name: tiny
-detector: digits/atss
-branches: {cls: {space: binary_cls}, bbox: {space: box}}
-searcher: {population: 2, parents: 1, named: [cse-autoloss-b]}
+detector: digits/%s
+branches: {cls: {space: %s}, bbox: {space: box}}
+searcher: {population: 2, parents: 1, named: [%s]}
 funnel:
   simulate: {steps: 2, keep: 1, batch_size: 2}
   proxy: {steps: 2, batch_size: 2, seeds: [0]}
@@ -464,20 +504,17 @@ resources: {device: cpu}
 """
 
 
-@pytest.mark.slow
-def test_a_search_from_spec_to_export(own_home, tmp_path, call):
-    """search, Ctrl-C, resume, and all that reads; with real trainings of two steps."""
-    spec = tmp_path / "spec.yaml"
-    spec.write_text(SPEC)
+def interrupt_a_search(spec, store, own_home):
+    """Starts a search in a process of its own, and presses Ctrl-C when a trial has ended."""
     environment = {
         **os.environ,
-        "LOSSFORGE_STORE": str(tmp_path / "store.db"),
+        "LOSSFORGE_STORE": str(store),
         "LOSSFORGE_HOME": str(own_home),
         "RAY_AUTH_MODE": "disabled",  # a token would be written to the user's home
     }
     with subprocess.Popen(
         [*COMMAND, "search", str(spec), "--slots", "1"],
-        cwd=tmp_path,
+        cwd=spec.parent,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -492,15 +529,45 @@ def test_a_search_from_spec_to_export(own_home, tmp_path, call):
     assert "lossforge resume tiny-1" in rest
     assert "Traceback" not in errors
 
-    store = ("--store", tmp_path / "store.db")
-    assert read(call("jobs", "--json", *store).out)["jobs"][0]["state"] == "interrupted"
-    before = read(call("show", "0", "--json", *store).out)["trials"]
-    resumed = call("resume", "tiny-1", "--slots", "1", "--address", "none", "--json", *store)
-    assert resumed.code == 0, resumed.err
-    assert read(resumed.out)["state"] == "done"
-    assert read(call("show", "0", "--json", *store).out)["trials"][: len(before)] == [
-        trial for trial in before if trial["state"] != "running"
-    ] or all(trial["state"] == "running" for trial in before)
+
+def ended_trials(store):
+    """All rows of trials that have ended, times included, by candidate, stage and seed."""
+    with Store.open(str(store)) as opened:
+        trials = opened.trials("tiny-1")
+    return {(t.candidate, t.stage, t.seed): t for t in trials if t.state != "running"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("detector", "space", "named", "interrupted"),
+    [
+        ("atss", "binary_cls", "cse-autoloss-b", True),
+        ("faster_rcnn", "multi_cls", "cse-autoloss-a", False),
+    ],
+)
+def test_a_search_from_spec_to_export(
+    own_home, tmp_path, call, detector, space, named, interrupted
+):
+    """search, Ctrl-C, resume, and all that reads; with real trainings of two steps."""
+    spec, file = tmp_path / "spec.yaml", tmp_path / "store.db"
+    spec.write_text(SPEC % (detector, space, named))
+    store, inline = ("--store", file), ("--slots", "1", "--address", "none", "--json")
+    if interrupted:
+        interrupt_a_search(spec, file, own_home)
+        assert read(call("jobs", "--json", *store).out)["jobs"][0]["state"] == "interrupted"
+        before = ended_trials(file)
+        assert before
+        searched = call("resume", "tiny-1", *inline, *store)
+    else:
+        before = {}
+        searched = call("search", spec, *inline, *store)
+    assert searched.code == 0, searched.err
+    assert read(searched.out)["state"] == "done"
+    after = ended_trials(file)
+    assert {key: after.get(key) for key in before} == before  # none was trained again
+    assert len(after) > len(before)
+    assert {key[1] for key in after} == {"simulate", "proxy"}
+    assert {trial.state for trial in after.values()} <= {"done", "diverged"}
 
     rows = read(call("leaderboard", "tiny-1", "--json", *store).out)["groups"][0]["rows"]
     assert len(rows) == 5
@@ -515,15 +582,34 @@ def test_a_search_from_spec_to_export(own_home, tmp_path, call):
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("loss", "given", "expected", "name"),
+    [
+        (None, None, False, "bbox-cse-autoloss-b"),
+        (None, True, True, "bbox-cse-autoloss-b-iou-centerness"),
+        (None, False, False, "bbox-cse-autoloss-b"),
+        ("cse-autoloss-b", None, True, "cse-autoloss-b-bbox-cse-autoloss-b"),
+        ("cse-autoloss-b", False, False, "cse-autoloss-b-bbox-cse-autoloss-b-own-centerness"),
+    ],
+)
+def test_iou_centerness_is_said_or_as_the_loss_says(loss, given, expected, name):
+    from search_server.loss_choice import choose_loss
+
+    chosen = choose_loss("digits/atss", loss, None, "cse-autoloss-b", given)
+    assert (chosen.iou_centerness, chosen.name) == (expected, name)
+    assert chosen.bbox == CATALOG["cse-autoloss-b"].bbox
+
+
 @pytest.mark.slow
 def test_training_with_one_branch_replaced(own_home, tmp_path, call, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["train", "digits/atss", "--steps", "2", "--batch-size", "2", "--threads", "1"]
-    trained = call(*arguments, "--loss-bbox", "Neg(Div(I,U))", "--json")
+    trained = call(*arguments, "--loss-bbox", "Neg(Div(I,U))", "--iou-centerness", "--json")
     assert trained.code == 0, trained.err
     found = read(trained.out)
     assert found["loss"]["cls"] is None
     assert found["loss"]["bbox"]["expression"] == "Neg(Div(I,U))"
+    assert found["loss"]["iou_centerness"] is True
     assert 0 <= found["fitness"] <= 1
     assert Path(found["checkpoint"]).is_file()
     assert "step 2/2" in trained.err
@@ -558,6 +644,7 @@ class TestTrainErrors:
             (["digits/atss", "--loss-cls", "Neg(Z)"], "unknown input 'Z'"),
             (["digits/atss", "--loss-bbox", "Neg("], "position 4"),
             (["digits/atss", "--loss", "nope.json"], "cannot read nope.json"),
+            (["digits/retinanet", "--iou-centerness", "--steps", "1"], "has no centerness"),
             (["digits/atss", "--data", "/nowhere"], "is not a folder"),
             (["digits/atss", "--steps", "0"], "greater than or equal to 1"),
         ],

@@ -3,6 +3,7 @@
 import importlib.util
 import random
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,9 @@ class ShuffledExecutor:
 
     def slots(self) -> int:
         return self.rng.randint(1, 9)
+
+    def lacks(self) -> str:
+        return ""
 
     def cancel_all(self) -> None:
         self.held.clear()
@@ -205,11 +209,15 @@ def test_a_broken_executor_leaves_the_job_to_be_resumed(
 
 
 @pytest.mark.parametrize(
-    ("status", "state", "fitness"),
-    [("diverged", "done", 0.0), ("failed", "failed", None), ("timeout", "failed", None)],
+    ("status", "state", "fitness", "ends"),
+    [
+        ("diverged", "done", 0.0, "done"),
+        ("failed", "failed", None, "failed"),
+        ("timeout", "failed", None, "failed"),
+    ],
 )
 def test_a_bad_proxy_trial_is_a_result(
-    url: str, status: Any, state: str, fitness: float | None
+    url: str, status: Any, state: str, fitness: float | None, ends: str
 ) -> None:
     def trial(spec: TrialSpec) -> TrialResult:
         if spec.steps == 5 and spec.definition["name"] != "default":
@@ -218,7 +226,7 @@ def test_a_bad_proxy_trial_is_a_result(
 
     job = fake.new_job(url, candidates=5)
     with Store.open(url) as store, InlineExecutor(2, trial) as executor:
-        assert run_job(store, job, executor) == "done"
+        assert run_job(store, job, executor) == ends
         proxied = [each for each in store.candidates(job) if each.stage == "proxy"]
     assert len(proxied) == 3
     for each in proxied[1:]:
@@ -228,13 +236,58 @@ def test_a_bad_proxy_trial_is_a_result(
 
 def test_an_exception_in_a_trial_is_a_failed_trial(url: str) -> None:
     def trial(spec: TrialSpec) -> TrialResult:
-        raise RuntimeError("no such luck")
+        if spec.definition["name"] != "default":
+            raise RuntimeError("no such luck")
+        return TrialResult("done", "", 0.5, spec.seed, spec.steps)
 
     job = fake.new_job(url, candidates=5)
     with Store.open(url) as store, InlineExecutor(2, trial) as executor:
-        assert run_job(store, job, executor) == "done"
-        assert {each.state for each in store.candidates(job)} == {"failed"}
-        assert all("no such luck" in each.reason for each in store.trials(job))
+        assert run_job(store, job, executor) == "failed"
+        assert {each.state for each in store.candidates(job)[1:]} == {"failed"}
+        reasons = [each.reason for each in store.trials(job) if each.candidate > 0]
+        assert len(reasons) == 5
+        assert all("no such luck" in reason for reason in reasons)
+        said = store.job(job).reason
+    assert "no candidate came to a fitness: simulation failed: RuntimeError: no such luck" in said
+
+
+def test_a_baseline_that_fails_ends_the_search_at_once(url: str) -> None:
+    def trial(spec: TrialSpec) -> TrialResult:
+        raise RuntimeError("no such file: train.json")
+
+    job = fake.new_job(url, candidates=1000)
+    with Store.open(url) as store, InlineExecutor(2, trial) as executor:
+        assert run_job(store, job, executor) == "failed"
+        assert "baseline" in store.job(job).reason
+        assert "RuntimeError: no such file: train.json" in store.job(job).reason
+        assert len(store.candidates(job)) < 50
+        assert run_job(store, job, executor) == "failed"  # resumed, it says so again
+
+
+POOR = {
+    "name": "poor",
+    "inputs": {"I": "per_row", "U": "per_row"},
+    "constants": [1],
+    "operators": ["Neg"],
+    "root": "per_row",
+}  # nothing that is verified can be grown from it
+
+
+def test_trials_and_time_limit_count_while_a_candidate_is_drawn(url: str) -> None:
+    job = fake.new_job(
+        url,
+        branches={"bbox": {"space": POOR}},
+        searcher={"population": 4},
+        funnel={**fake.SPEC["funnel"], "verify": {"max_draws": 10_000_000}},
+        limits={"job_hours": 4 / 3600},
+    )
+    began = time.monotonic()
+    assert fake.run(url, job) == "interrupted"
+    assert time.monotonic() - began < 20
+    with Store.open(url) as store:
+        assert "hours was reached" in store.job(job).reason
+        assert [each.state for each in store.trials(job)] == ["done", "done"]
+        assert store.candidate(job, 0).state == "done"
 
 
 def test_without_simulation_everything_goes_to_the_proxy(url: str) -> None:
@@ -251,28 +304,22 @@ def test_alternate_changes_one_branch_a_generation(url: str) -> None:
     assert fake.run(url, job) == "done"
     with Store.open(url) as store:
         candidates = store.candidates(job)
-    bred = [each for each in candidates if each.origin not in ("baseline", "named")]
-    before = {"cls": set(), "bbox": set()}  # type: ignore[var-annotated]
-    for each in candidates:
-        if each in bred:
-            other = "bbox" if (each.index - 1) // 5 % 2 == 0 else "cls"
-            text = {"cls": each.cls_text, "bbox": each.bbox_text}[other]
-            assert text in before[other] | {None}
-        before["cls"].add(each.cls_text)
-        before["bbox"].add(each.bbox_text)
+    for each in candidates[6:]:  # the first that see a result: the window is 6
+        visible = [
+            (seen.fitness is None, -(seen.simulate_score if seen.fitness is None else seen.fitness))
+            + (seen.index,)
+            for seen in candidates[: each.index - 6 + 1]
+            if seen.fitness is not None or seen.simulate_score is not None
+        ]  # type: ignore[operator]
+        best = candidates[min(visible)[-1]]
+        other = "bbox_text" if (each.index - 1) // 5 % 2 == 0 else "cls_text"
+        assert getattr(each, other) == getattr(best, other), each.index
 
 
 def test_a_search_that_finds_nothing_ends_with_a_reason(url: str) -> None:
-    space = {
-        "name": "poor",
-        "inputs": {"I": "per_row", "U": "per_row"},
-        "constants": [1],
-        "operators": ["Neg"],
-        "root": "per_row",
-    }
     job = fake.new_job(
         url,
-        branches={"bbox": {"space": space}},
+        branches={"bbox": {"space": POOR}},
         searcher={"population": 4},
         candidates=4,
     )
@@ -309,4 +356,5 @@ def test_progress_tells_where_the_search_stands(url: str) -> None:
     assert last.funnel["drawn"] > 17
     assert last.best is not None
     assert seen[0].seconds_left is None or seen[0].seconds_left > 0
+    assert seen[0].waiting_for == ""
     assert last.seconds_left == 0.0 or last.done < last.trials

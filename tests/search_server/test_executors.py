@@ -11,7 +11,7 @@ import pytest
 
 from search_server.errors import JobError
 from search_server.executors import InlineExecutor, local_slots, open_executor
-from search_server.executors.ray import RayExecutor
+from search_server.executors.ray import MAX_RETRIES, RayExecutor
 from search_server.funnel.stages import TrialKey
 from search_server.spec import Resources
 from workers import Split, TrialResult, TrialSpec
@@ -128,6 +128,15 @@ def test_the_machine_decides_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:
         assert executor.slots() == 3
 
 
+def test_slots_are_no_option_for_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(JobError, match=r"--slots is for this machine; on Ray at 10\.0\.0\.1:6379"):
+        open_executor(Resources(), "10.0.0.1:6379", slots=2)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(JobError, match="on the Ray cluster of RAY_ADDRESS"):
+        open_executor(Resources(), None, slots=2)
+
+
 @pytest.fixture(scope="module")
 def on_ray() -> Iterator[RayExecutor]:
     with pytest.MonkeyPatch.context() as patch:
@@ -147,7 +156,9 @@ def test_ray_gives_back_what_went_wrong(on_ray: RayExecutor) -> None:
     results = dict(collect(on_ray, 3, 150))
     assert sorted(results) == [key(0), key(1), key(2)]
     assert {each.status for each in results.values()} == {"failed"}
-    assert all("Nothing" in each.reason or each.reason for each in results.values())
+    assert {each.reason for each in results.values()} == {
+        "/nowhere.json: cannot be read: No such file or directory"
+    }
 
 
 @pytest.mark.ray
@@ -162,11 +173,15 @@ def test_ray_cancels_for_real(on_ray: RayExecutor) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_lost_worker_is_retried_then_failed(on_ray: RayExecutor) -> None:
+def test_a_lost_worker_is_retried_once_then_failed(on_ray: RayExecutor, tmp_path: Path) -> None:
     import ray
 
-    @ray.remote(num_cpus=1, max_retries=1)
+    log = tmp_path / "attempts"
+
+    @ray.remote(num_cpus=1, max_retries=MAX_RETRIES)
     def dies(spec: dict[str, Any]) -> None:
+        with log.open("a") as file:
+            file.write("x")
         os.kill(os.getpid(), 9)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -176,9 +191,24 @@ def test_a_lost_worker_is_retried_then_failed(on_ray: RayExecutor) -> None:
     assert found == key(5)
     assert result.status == "failed"
     assert "WorkerCrashedError" in result.reason
+    assert log.read_text() == "xx"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_cluster_without_room_says_what_it_waits_for(on_ray: RayExecutor) -> None:
+    assert on_ray.lacks() == ""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(on_ray, "_counted", float("-inf"))
+        patch.setattr(on_ray, "_resources", Resources(cpus=2, gpus=0.5, memory_gb=8))
+        assert on_ray.lacks() == "a node with 2 CPUs, 0.5 GPUs, 8 GiB of memory"
+        assert on_ray.slots() == 1
+    on_ray._counted = float("-inf")
+    assert on_ray.slots() == 2
 
 
 def test_no_cluster_is_said_with_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    with pytest.raises(JobError, match="no Ray cluster at 127"):
-        RayExecutor(Resources(), address="127.0.0.1:1")
+    for address in ("127.0.0.1:1", "localhost:none"):
+        with pytest.raises(JobError, match=f"no Ray cluster at {address}"):
+            RayExecutor(Resources(), address=address)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -165,22 +167,26 @@ def test_what_does_not_build_is_told(tmp_path: Path) -> None:
         check(path, config, standalone=False)
 
 
-@pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, str]]:
-    """A job on ten images of digits with a candidate that was really trained, and a dropped one."""
+@contextmanager
+def trained_job(
+    factory: pytest.TempPathFactory, detector: str, cls_space: str, loss: str, steps: int
+) -> Iterator[tuple[Store, str]]:
+    """A job on ten images of digits: `loss` was really trained with seed 3, focal-giou dropped."""
     with pytest.MonkeyPatch.context() as patch:
-        home = tmp_path_factory.getbasetemp() / "lossforge-home"
-        patch.setenv("LOSSFORGE_HOME", str(home))
-        folder = tmp_path_factory.mktemp("export")
+        patch.setenv("LOSSFORGE_HOME", str(factory.getbasetemp() / "lossforge-home"))
+        folder = factory.mktemp("export")
         few = one_image_per_class(digits().splits["search_train"], folder)
         split = {"annotations": few.annotations, "images": few.images}
         spec = JobSpec.from_json(
             {
                 "name": 'quo"ted \\ {{ fileDirname }}',
-                "detector": "digits/atss",
+                "detector": f"digits/{detector}",
                 "data": {"search_train": split, "search_val": split},
-                "branches": {"cls": {"space": "binary_cls"}, "bbox": {"space": "box"}},
-                "funnel": {"simulate": None, "proxy": {"steps": 60, "batch_size": 4, "seeds": [3]}},
+                "branches": {"cls": {"space": cls_space}, "bbox": {"space": "box"}},
+                "funnel": {
+                    "simulate": None,
+                    "proxy": {"steps": steps, "batch_size": 4, "seeds": [3]},
+                },
                 "resources": {"device": "cpu"},
             }
         )
@@ -189,11 +195,11 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, str]]
         opened = open_job(store, job_id)
         store.set_job_state(job_id, "running")
         store.add_candidate(job_id, baseline_record(opened.baseline))
-        for index, name in enumerate(("cse-autoloss-b", "focal-giou"), start=1):
-            loss = CATALOG[name]
-            record = CandidateRecord(index, "named", (), loss.to_json(), loss.key, name=name)
+        for index, name in enumerate((loss, "focal-giou"), start=1):
+            given = CATALOG[name]
+            record = CandidateRecord(index, "named", (), given.to_json(), given.key, name=name)
             store.add_candidate(job_id, record)
-        task = opened.trial(TrialKey(1, "proxy", 3), CATALOG["cse-autoloss-b"].to_json())
+        task = opened.trial(TrialKey(1, "proxy", 3), CATALOG[loss].to_json())
         store.update_candidate(job_id, 1, stage="proxy")
         store.start_trial(job_id, 1, "proxy", 3, task.key)
         result = run_trial(task)
@@ -203,6 +209,14 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, str]]
         store.update_candidate(job_id, 2, state="dropped", reason="below the others")
         with store:
             yield store, job_id
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, str]]:
+    """A one-stage detector."""
+    found = trained_job(tmp_path_factory, "atss", "binary_cls", "cse-autoloss-b", steps=60)
+    with found as (store, job_id):
+        yield store, job_id
 
 
 TRAIN = """
@@ -228,7 +242,7 @@ def trained(path: Path, folder: Path, standalone: bool) -> dict:
     (folder / "losses" / "__init__.py").write_text("raise SystemExit('the wrong losses')")
     hide = ["-S"] if standalone else []
     packages = [sysconfig.get_path("purelib")] if standalone else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     if standalone:
         environment["PYTHONPATH"] = str(path.parent)
     done = subprocess.run(
@@ -274,6 +288,33 @@ def test_plain_mmengine_reproduces_the_recorded_ap(job: tuple[Store, str], tmp_p
     with pytest.raises(ExportError, match=r"not trained to the end.*below the others"):
         export(store, job_id, tmp_path / "x.py", 2)
     assert not (tmp_path / "x.py").exists()
+
+
+@pytest.mark.slow
+def test_a_two_stage_export_reproduces_the_recorded_ap(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    """What is only here: roi_align of the stand-in, the IoU fed into Z, losses on decoded boxes."""
+    two_stage = trained_job(
+        tmp_path_factory, "faster_rcnn", "multi_cls", "cse-autoloss-a", steps=35
+    )
+    with two_stage as (store, job_id):
+        recorded = store.candidate(job_id, 1).fitness
+        assert recorded is not None
+        assert recorded > 0.01, "an AP of zero would prove nothing"
+        path = tmp_path / "alone" / "best.py"
+        export(store, job_id, path, 1, standalone=True)
+        seen = trained(path, tmp_path / "run", standalone=True)
+        assert not seen["project"]
+        assert seen["ap"] == pytest.approx(recorded, abs=1e-6)
+
+
+@pytest.mark.parametrize(("device", "hidden"), [("cpu", True), ("auto", False), ("cuda", False)])
+def test_the_command_hides_gpus_from_what_was_trained_without(device: str, hidden: bool) -> None:
+    task = replace(trial("a", "b"), device=device, threads=2)
+    (written,) = render({}, facts("a", "b"), task, Path("x.py"), None)
+    (line,) = [line for line in written.splitlines() if "export OMP_NUM_THREADS" in line]
+    assert line.split() == ["#", "export", "OMP_NUM_THREADS=2"] + hidden * ["CUDA_VISIBLE_DEVICES="]
 
 
 @pytest.mark.slow

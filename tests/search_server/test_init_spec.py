@@ -8,9 +8,12 @@ import pytest
 import yaml
 
 from losses import configs_dir
+from search_server import init_spec
 from search_server.coco_layout import LayoutError, find_splits
 from search_server.errors import SearchError, SpecError
+from search_server.executors import local_slots
 from search_server.init_spec import init, plan_lines, write
+from search_server.planning import Timing
 from search_server.spec import load_spec
 from workers.data import DataError
 
@@ -130,6 +133,15 @@ def test_a_detector_that_is_none(tmp_path: Path) -> None:
     )
     with pytest.raises(SpecError, match="YOLOV3Head"):
         init(tmp_path / "yolo.py", timed=False)
+
+
+def test_the_plan_reckons_with_the_slots_of_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = {"simulate": Timing(0.05, 0.2), "proxy": Timing(0.1, 3.0)}
+    monkeypatch.setattr(init_spec, "time_steps", lambda spec, source: timed)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2})
+    draft = init("digits/atss")
+    assert draft.plan is not None
+    assert draft.plan.slots == local_slots(draft.spec.resources) == 3
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Creating a job finds what does not fit before any trial; a plan counts what it will take."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,14 @@ import pytest
 import yaml
 
 from search_server.errors import SpecError
+from search_server.funnel.stages import TrialKey
 from search_server.jobs import create_job, open_job
 from search_server.planning import Timing, plan
+from search_server.problem import baseline_of, problem_of
 from search_server.progress import expected_trials
 from search_server.spec import JobSpec, parse_spec
 from search_server.store import Store
+from workers.data import DataError, digits, one_image_per_class
 
 SPEC: dict[str, Any] = {
     "name": "fits",
@@ -60,8 +64,6 @@ def test_what_does_not_fit_is_found_before_any_trial(
 
 
 def test_splits_must_share_their_classes(tmp_path: Path) -> None:
-    from workers.data import digits
-
     train = digits().splits["search_train"]
     other = tmp_path / "other.json"
     other.write_text('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}')
@@ -83,7 +85,50 @@ def test_a_job_is_opened_as_it_was_created(tmp_path: Path) -> None:
     assert job.spec == spec()
     assert len(job.classes) == 10
     assert len(record.trial_group) == 64
-    assert job.splits["simulate"].images == job.splits["search_train"].images
+    assert job.simulation.images == job.splits["search_train"].images
+
+
+@pytest.mark.parametrize(
+    "baseline",
+    [
+        "default",
+        "focal-giou",
+        "default-iou-centerness",
+        {"cls": {"type": "stock", "loss": {"type": "FocalLoss", "use_sigmoid": True}}},
+    ],
+)
+@pytest.mark.parametrize("wanted", [False, True])
+def test_iou_centerness_is_the_same_for_all(baseline: Any, wanted: bool) -> None:
+    searcher = {"named": ["focal-giou", "default-iou-centerness"]}
+    made = spec(iou_centerness=wanted, baseline=baseline, searcher=searcher)
+    problem = problem_of(made)
+    found = [baseline_of(made), problem.template, *problem.named]
+    assert [each.iou_centerness for each in found] == [wanted] * 4
+
+
+def test_opening_a_job_reads_no_annotations(tmp_path: Path) -> None:
+    few = one_image_per_class(digits().splits["search_train"], tmp_path)
+    split = {"annotations": few.annotations, "images": few.images}
+    with Store.open(f"sqlite:///{tmp_path / 'store.db'}") as store:
+        job_id = create_job(store, spec(data={"search_train": split, "search_val": dict(split)}))
+        Path(few.annotations).unlink()
+        job = open_job(store, job_id)
+    definition = job.baseline.to_json()
+    assert job.trial(TrialKey(0, "proxy", 0), definition).train == few
+    with pytest.raises(DataError, match="cannot be read"):
+        job.trial(TrialKey(1, "simulate", 0), definition)
+
+
+def test_a_class_without_an_image_is_found_before_any_trial(tmp_path: Path) -> None:
+    few = one_image_per_class(digits().splits["search_train"], tmp_path)
+    content = json.loads(Path(few.annotations).read_text())
+    content["annotations"] = [a for a in content["annotations"] if a["category_id"] != 1]
+    Path(few.annotations).write_text(json.dumps(content))
+    split = {"annotations": few.annotations, "images": few.images}
+    with Store.open(f"sqlite:///{tmp_path / 'store.db'}") as store:
+        with pytest.raises(DataError, match="has no image"):
+            create_job(store, spec(data={"search_train": split, "search_val": dict(split)}))
+        assert store.jobs() == []
 
 
 def test_expected_trials_count_cohorts_and_seeds() -> None:

@@ -127,6 +127,22 @@ def test_crossover_takes_from_both_parents() -> None:
     assert len(texts) > 3
 
 
+def test_a_crossover_without_anything_to_cross_is_drawn_once() -> None:
+    settings = Searcher(population=1, parents=2, random=0, mutation=0, crossover=1)
+    only_cls, only_bbox = definition(SIGMOID[0], None), definition(None, BOX[0])
+    searcher = told(
+        EvolutionSearcher(settings, problem()),
+        Observation(0, only_cls, only_cls.expressions, 0.5, None),
+        Observation(1, only_bbox, only_bbox.expressions, 0.4, None),
+    )
+    proposal = first(searcher, 2)
+    known = {definition(SIGMOID[0], BOX[0]).key}
+    hopeful = Proposal("mutation", (), LossDefinition("t"), {"bbox": listed(BOX[1])})
+    found, draws = find([proposal, hopeful], known, max_draws=10**9)
+    assert found.origin == "mutation"
+    assert draws.counts["crossover", "known"] == 1
+
+
 def test_without_a_parent_named_losses_stand_in() -> None:
     settings = Searcher(population=2, parents=2, random=0, mutation=1, crossover=0)
     searcher = EvolutionSearcher(settings, problem())

@@ -141,7 +141,7 @@ def test_every_expression_of_the_catalogue_passes() -> None:
 
 
 @pytest.mark.parametrize("squash", ["Serf(", "Salf(", "Sgdf("])
-@pytest.mark.parametrize(("space", "text"), CASES)
+@pytest.mark.parametrize(("space", "text"), [case for case in CASES if "Sig(" in case.values[1]])
 def test_variants_with_another_sigmoid_pass_as_all_are_monotone(
     space: str, text: str, squash: str
 ) -> None:
@@ -149,7 +149,10 @@ def test_variants_with_another_sigmoid_pass_as_all_are_monotone(
 
 
 @pytest.mark.parametrize("squash", ["Sig(", "Serf(", "Salf(", "Sgdf("])
-@pytest.mark.parametrize("text", NAMED["binary_cls"].values(), ids=NAMED["binary_cls"].keys())
+@pytest.mark.parametrize(
+    "text",
+    [pytest.param(text, id=name) for name, text in NAMED["binary_cls"].items() if "Sig(" in text],
+)
 def test_the_variants_are_monotone_by_value(text: str, squash: str) -> None:
     """By values on a grid of our own, so that the probes' slopes are not their own witness."""
     logits = np.linspace(-5.0, 5.0, 401)[:, None]
@@ -210,6 +213,24 @@ def test_losses_that_only_mention_the_target_fail(space: str, text: str) -> None
 def test_a_loss_that_turns_round_at_far_logits_fails() -> None:
     hinge = "Add(Softplus(Mul(X,Sub(NY,PY))),Mul(0.001,Mul(X,X)))"
     assert not verdict(hinge, "binary_cls").accepted
+
+
+@pytest.mark.parametrize("offset", ["1e30", "-1e30", "Exp(88)", "1e7"])
+@pytest.mark.parametrize(
+    ("space", "text"),
+    [
+        ("multi_cls", NAMED["multi_cls"]["cross-entropy"]),
+        ("binary_cls", NAMED["binary_cls"]["cross-entropy, softplus"]),
+        ("box", NAMED["box"]["IoU"]),
+    ],
+)
+def test_a_loss_that_float32_sums_cannot_hold_fails(space: str, text: str, offset: str) -> None:
+    outcome = verdict(f"Add({text},{offset})", space)
+    assert not outcome.accepted
+    if space != "box":  # there, rounding has already spoilt the order of the boxes
+        assert outcome.condition == "value too large"
+        assert "over 1e+06" in outcome.message
+    assert verdict(f"Add({text},1000)", space).accepted
 
 
 def test_float32_gradient_is_checked_where_float64_is_fine() -> None:

@@ -36,6 +36,18 @@ def test_data_comes_from_the_spec_and_pipelines_from_the_user(make_spec: MakeSpe
     assert (train.num_workers, train.persistent_workers) == (0, False)
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize(("device", "processes"), [("cpu", 0), ("auto", 2), ("cuda", 2)])
+def test_loading_processes_follow_from_the_spec_and_not_from_this_machine(
+    make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, device: str, processes: int, gpu: bool
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    config = build_config(make_spec(device=device))
+    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+        assert loader.num_workers == processes
+        assert loader.persistent_workers == (processes > 0)
+
+
 def test_images_without_objects_are_trained_without_and_evaluated_with(
     make_spec: MakeSpec,
 ) -> None:

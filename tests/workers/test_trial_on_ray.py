@@ -16,6 +16,7 @@ def started_ray(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     import ray
 
     monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # a token would be written to the user's home
     ray.init(address="local", num_cpus=1, num_gpus=0, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()

@@ -103,6 +103,13 @@ def test_results_hold_finite_numbers_only(broken: dict) -> None:
         TrialResult(**fields)
 
 
+@pytest.mark.parametrize("fitness", [-1.0, -1e-9, 1.0 + 1e-9, 47.1])
+def test_a_fitness_that_is_no_ap_is_refused(fitness: float) -> None:
+    with pytest.raises(ValueError, match=r"in \[0, 1\]"):
+        TrialResult("done", "", fitness, 0, 1)
+    assert [TrialResult("done", "", ap, 0, 1).fitness for ap in (0.0, 1.0)] == [0.0, 1.0]
+
+
 def test_unknown_status_is_refused() -> None:
     with pytest.raises(ValueError, match="diverged"):
         TrialResult("great", "", None, 0, 1)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ import torch
 
 from workers import TrialResult, TrialSpec, build_config, load_detector, train
 from workers.config_text import config_text
+from workers.hooks import ScoreKeeper
 
 MakeSpec = Callable[..., TrialSpec]
 CSE_A = {
@@ -184,6 +185,29 @@ def test_missing_data_is_a_failed_trial_that_names_the_file(make_spec: MakeSpec)
     result = train(replace(spec, train=replace(spec.train, annotations="/nowhere/at/all.json")))
     assert result.status == "failed"
     assert "/nowhere/at/all.json" in result.reason
+
+
+@pytest.mark.parametrize("crowd", [False, True])
+def test_a_split_without_boxes_gives_no_fitness(
+    make_spec: MakeSpec, tmp_path: Path, crowd: bool
+) -> None:
+    spec = make_spec()
+    content = json.loads(Path(spec.evaluate.annotations).read_text())
+    boxes = [{**each, "iscrowd": 1} for each in content["annotations"]] if crowd else []
+    empty = tmp_path / "empty.json"
+    empty.write_text(json.dumps({**content, "annotations": boxes}))
+    result = train(replace(spec, evaluate=replace(spec.evaluate, annotations=str(empty))))
+    assert (result.status, result.fitness) == ("failed", None)
+    assert f"the split {empty} has no boxes to find" in result.reason
+    assert result.seconds["train"] == 0  # said before anything is trained
+
+
+def test_scores_that_the_data_cannot_give_are_left_out() -> None:
+    keeper = ScoreKeeper()
+    keeper.after_val_epoch(
+        None, {"coco/bbox_mAP": -1.0, "coco/bbox_mAP_50": 0.0, "other/margin": -0.5}
+    )
+    assert keeper.scores == {"coco/bbox_mAP_50": 0.0, "other/margin": -0.5}
 
 
 LAZY_CLASSES = {

@@ -1,4 +1,4 @@
-"""The last condition: torch's own gradient in float32 is finite, as training will compute it.
+"""The last conditions: values and gradients in float32, as training will compute them.
 
 Only expressions that met every other condition come here, one in a thousand random ones, so
 that torch is not imported for the rest.
@@ -18,9 +18,14 @@ from search_server.funnel.verification.verdict import Rejected
 
 ROWS = 96
 
+LARGEST_VALUE = 1e6
+"""Of one prediction's loss. Next to more, float32 has no digits left for what a loss tells apart
+(1e6 + 0.03 is 1e6), and a sum of many may overflow."""
+
 
 def check_single_precision(expression: Expression, family: str, measures: dict[str, float]) -> None:
-    """Value and gradient in float32 are finite at rough inputs ("non-finite").
+    """Value and gradient in float32 are finite at rough inputs ("non-finite"), and no value
+    is too large to be summed ("value too large").
 
     Logits reach +-50 and include many equal ones; boxes include perfect, disjoint, tiny, large,
     nested, touching and empty predictions.
@@ -30,7 +35,7 @@ def check_single_precision(expression: Expression, family: str, measures: dict[s
         measures: gets "largest_gradient", over single predictions.
 
     Raises:
-        Rejected: a value or gradient is not finite.
+        Rejected: a value or gradient is not finite, or a value too large.
     """
     import torch
 
@@ -44,6 +49,13 @@ def check_single_precision(expression: Expression, family: str, measures: dict[s
                 "non-finite",
                 f"value not finite in float32 for {int((~torch.isfinite(value)).sum())} of "
                 f"{value.numel()} predictions",
+            )
+        largest = float(value.detach().abs().max())
+        if largest > LARGEST_VALUE:
+            raise Rejected(
+                "value too large",
+                f"a single prediction's loss is {largest:.3g} in size, over {LARGEST_VALUE:g}: "
+                "summed in float32, it drowns every difference between predictions",
             )
         (gradient,) = torch.autograd.grad(value.sum(), leaf)
         if not torch.isfinite(gradient).all():
