@@ -163,7 +163,7 @@ def _ray() -> Iterator[Finding]:
     elif dashboard:
         running = f"a cluster answers on this machine, port {_DASHBOARD_PORT}"
     else:
-        running = "no cluster runs here; `search --address local` starts one of its own"
+        running = "no cluster runs here; `search` starts one of its own"
     yield Finding("Ray", "ok", f"ray {version}; {running}")
     token = _token()
     if token:

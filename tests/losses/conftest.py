@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from logging import FileHandler
 from pathlib import Path
 from typing import Any
 
@@ -299,8 +300,10 @@ def make_batch(images: int = 2, boxes: int = 3, seed: int = 0) -> dict[str, Any]
 
 
 def build_model(config: Config, seed: int = 0) -> torch.nn.Module:
-    # mmengine logs every initialised tensor
-    MMLogger.get_current_instance().setLevel("ERROR")
+    # mmengine logs every initialised tensor, also to a file that an earlier training has closed
+    logger = MMLogger.get_current_instance()
+    logger.setLevel("ERROR")
+    logger.handlers = [each for each in logger.handlers if not isinstance(each, FileHandler)]
     torch.manual_seed(seed)
     model = MODELS.build(config.model)
     model.init_weights()
