@@ -17,11 +17,15 @@ from losses.expression_losses import BoxExpressionLoss, SigmoidExpressionLoss, S
 from losses.families import FAMILIES, Family, detector_family
 from losses.head_factory import build_iou_aware_head
 from losses.paths import configs_dir
+from losses.ranking import PapFunctions, alrp_loss, ap_loss, pap_loss, rank_sort_loss
+from losses.ranking_branch import RANKING_LOSSES, RankingBranch
+from losses.ranking_head_factory import build_ranking_head
 
 __all__ = [
     "BRANCHES",
     "CATALOG",
     "FAMILIES",
+    "RANKING_LOSSES",
     "BoxExpressionLoss",
     "Branch",
     "DefinitionError",
@@ -30,14 +34,21 @@ __all__ = [
     "LossDefinition",
     "LossesError",
     "MissingOpError",
+    "PapFunctions",
+    "RankingBranch",
     "SigmoidExpressionLoss",
     "SoftmaxExpressionLoss",
     "StockBranch",
     "UnsupportedHeadError",
+    "alrp_loss",
+    "ap_loss",
     "apply_loss",
     "build_iou_aware_head",
+    "build_ranking_head",
     "configs_dir",
     "detector_family",
     "load_definition",
+    "pap_loss",
+    "rank_sort_loss",
     "space_role",
 ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from losses.branches import Branch, ExpressionBranch, space_json
+from losses.branches import ExpressionBranch, StockBranch, space_json
 from losses.definition import LossDefinition
 from losses.errors import DefinitionError, UnsupportedHeadError
 from losses.expression_losses import resolve_space
@@ -20,6 +20,14 @@ from losses.families import (
     type_name,
 )
 from losses.plain import plain_config
+from losses.ranking_branch import RankingBranch
+from losses.ranking_config import (
+    check_ranking,
+    put_rpn_ranking,
+    set_sampler,
+    unwrap_ranking,
+    wrap_ranking,
+)
 from losses.stock import stock_bbox_config, stock_cls_config
 from primitives import parse
 
@@ -32,8 +40,14 @@ def apply_loss(
 ) -> Config:
     """A copy of a detector's config that trains with a loss definition.
 
-    A branch of None keeps the detector's own loss. The losses of a region proposal network are
-    never touched. The copy is plain text: classes in a lazy config become their dotted names.
+    A branch of None keeps the detector's own loss. A region proposal network keeps its losses but
+    for a ranking loss that the definition has for it; one that an earlier definition put there is
+    taken off by a definition with a classification loss. The copy is plain text: classes in a lazy
+    config become their dotted names.
+
+    Under a ranking loss a head becomes a ``RankingHead``, and its sampler one that leaves nothing
+    out; the sampler that was there is kept as ``replaced_sampler`` beside it, and is put back with
+    the next loss that ranks nothing.
 
     Args:
         config: an mmdet 3.x config, text or lazy style, of Faster, Cascade or Mask R-CNN, FCOS,
@@ -46,7 +60,8 @@ def apply_loss(
     Raises:
         UnsupportedHeadError: the detector is of no supported family, or has no centerness and
             the definition sets ``iou_centerness``.
-        DefinitionError: a loss does not fit the family's heads.
+        DefinitionError: a loss does not fit the family's heads, or the definition has a box loss
+            and leaves a ranking loss there that is the loss of the boxes too.
     """
     if isinstance(config, str | Path):
         config = Config.fromfile(str(config))
@@ -57,25 +72,57 @@ def apply_loss(
         raise UnsupportedHeadError(
             found, ("FCOSHead", "ATSSHead"), "iou_centerness is set, but it has no centerness"
         )
-    for head in box_heads(model_part(plain)):
-        _put_losses(head, definition, family)
+    check_ranking(definition, family)
+    model = model_part(plain)
+    ranking = [_put_losses(head, definition, family) for head in box_heads(model)]
+    train_cfg = model.get("train_cfg")
+    if family.two_stage and isinstance(train_cfg, dict):
+        train_cfg = train_cfg.get("rcnn")
+    set_sampler(train_cfg, any(ranking))
+    put_rpn_ranking(model, definition)
     _import_first(plain)
     return Config(plain)
 
 
-def _put_losses(head: dict[str, Any], definition: LossDefinition, family: Family) -> None:
+def _put_losses(head: dict[str, Any], definition: LossDefinition, family: Family) -> bool:
+    """Whether the head's loss is a ranking now."""
     _unwrap(head)
-    if definition.cls is not None:
+    ranking = unwrap_ranking(head)
+    if isinstance(definition.cls, RankingBranch):
+        ranking = definition.cls.config
+    elif definition.cls is not None:
+        ranking = None
         head["loss_cls"] = _cls_config(definition.cls, family)
+    if ranking is not None:
+        _check_kept_ranking(ranking, definition)
     if definition.bbox is not None:
+        assert not isinstance(definition.bbox, RankingBranch), "a definition refuses it"
         head["loss_bbox"], decoded = _bbox_config(definition.bbox, family)
         if family.name != "fcos":  # FCOS has no such setting: its box loss is on boxes
             head["reg_decoded_bbox"] = decoded
-    if definition.iou_centerness or _reads_ious(head.get("loss_cls"), family):
+    if ranking is not None:
+        wrap_ranking(head, ranking)
+    elif definition.iou_centerness or _reads_ious(head.get("loss_cls"), family):
         _wrap(head, definition.iou_centerness)
+    return ranking is not None
 
 
-def _cls_config(branch: Branch, family: Family) -> dict[str, Any]:
+def _check_kept_ranking(ranking: Mapping[str, Any], definition: LossDefinition) -> None:
+    """A definition without a classification loss has to fit the ranking loss that stays."""
+    kept = type_name(ranking["type"])
+    if definition.bbox is not None and kept != "APRankingLoss":
+        raise DefinitionError(
+            f"must be null: the detector keeps {kept}, which is the loss of the boxes too; give"
+            " cls as well to replace it",
+            "bbox",
+        )
+    if definition.iou_centerness:
+        raise DefinitionError(
+            f"does not go with {kept}, which the detector keeps", "iou_centerness"
+        )
+
+
+def _cls_config(branch: ExpressionBranch | StockBranch, family: Family) -> dict[str, Any]:
     weight = 1.0 if branch.loss_weight is None else branch.loss_weight
     if not isinstance(branch, ExpressionBranch):
         return {**stock_cls_config(branch, family), "loss_weight": weight}
@@ -97,7 +144,9 @@ def _cls_config(branch: Branch, family: Family) -> dict[str, Any]:
     return {**config, **_expression_config(branch), "loss_weight": weight}
 
 
-def _bbox_config(branch: Branch, family: Family) -> tuple[dict[str, Any], bool]:
+def _bbox_config(
+    branch: ExpressionBranch | StockBranch, family: Family
+) -> tuple[dict[str, Any], bool]:
     if isinstance(branch, ExpressionBranch):
         config, decoded = {"type": "BoxExpressionLoss", **_expression_config(branch)}, True
     else:

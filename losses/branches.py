@@ -1,12 +1,13 @@
-"""One branch of a loss definition: an expression or one of mmdet's losses, and its JSON form."""
+"""One branch of a loss definition: an expression, one of mmdet's losses or a ranking loss."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from losses.errors import DefinitionError
+from losses.json_checks import check_fields, optional_number, optional_weight
+from losses.ranking_branch import RankingBranch
 from primitives import SPACES, Expression, Kind, PrimitivesError, SearchSpace, parse
 
 DEFAULT_ALPHA = 0.25
@@ -99,7 +100,7 @@ class StockBranch:
         return {"type": "stock", "loss": self.config, "loss_weight": self.loss_weight}
 
 
-Branch = ExpressionBranch | StockBranch
+Branch = ExpressionBranch | StockBranch | RankingBranch
 
 
 def space_json(space: SearchSpace) -> str | dict[str, Any]:
@@ -112,7 +113,7 @@ def branch_from_json(data: Any, where: str) -> Branch | None:
 
     Args:
         data: plain JSON.
-        where: name of the branch, ``cls`` or ``bbox``; the start of the field in errors.
+        where: name of the branch, ``cls``, ``bbox`` or ``rpn``; the start of the field in errors.
 
     Raises:
         DefinitionError: a field is missing, unknown, of the wrong type, or no expression.
@@ -127,11 +128,8 @@ def branch_from_json(data: Any, where: str) -> Branch | None:
     if kind == "stock":
         return _stock_branch(data, where)
     if kind == "ranking":
-        raise DefinitionError(
-            "ranking losses are not available in this release; use expression or stock",
-            f"{where}.type",
-        )
-    raise DefinitionError(f"must be expression or stock, got {kind!r}", f"{where}.type")
+        return RankingBranch.from_json(data, where)
+    raise DefinitionError(f"must be expression, stock or ranking, got {kind!r}", f"{where}.type")
 
 
 def _expression_branch(data: Mapping[str, Any], where: str) -> ExpressionBranch:
@@ -162,10 +160,12 @@ def _expression_branch(data: Mapping[str, Any], where: str) -> ExpressionBranch:
         raise DefinitionError("only binary_cls expressions have alpha", f"{where}.alpha")
     alpha = None
     if role == "binary_cls":
-        alpha = _optional_number(data.get("alpha", DEFAULT_ALPHA), f"{where}.alpha")
+        alpha = optional_number(data.get("alpha", DEFAULT_ALPHA), f"{where}.alpha")
         if alpha is not None and not 0 <= alpha <= 1:
             raise DefinitionError(f"must be in [0, 1] or null, got {alpha}", f"{where}.alpha")
-    return ExpressionBranch(expression, _loss_weight(data, where), alpha)
+    return ExpressionBranch(
+        expression, optional_weight(data.get("loss_weight"), f"{where}.loss_weight"), alpha
+    )
 
 
 def _stock_branch(data: Mapping[str, Any], where: str) -> StockBranch:
@@ -181,37 +181,4 @@ def _stock_branch(data: Mapping[str, Any], where: str) -> StockBranch:
         text = json.dumps(loss, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise DefinitionError(f"is not plain JSON: {error}", f"{where}.loss") from error
-    return StockBranch(text, _loss_weight(data, where))
-
-
-def check_fields(
-    data: Mapping[str, Any], where: str, required: set[str], optional: set[str]
-) -> None:
-    """Whether JSON data is an object with these fields.
-
-    Raises:
-        DefinitionError: it is not.
-    """
-    if not isinstance(data, Mapping):
-        raise DefinitionError(f"must be an object, got {type(data).__name__}", where)
-    dot = f"{where}." if where else ""
-    for name in sorted(required - set(data)):
-        raise DefinitionError("is missing", dot + name)
-    for name in sorted(map(str, set(data) - required - optional)):
-        allowed = ", ".join(sorted(required | optional))
-        raise DefinitionError(f"is unknown; allowed are {allowed}", dot + name)
-
-
-def _optional_number(value: Any, where: str) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DefinitionError(f"must be a finite number or null, got {value!r}", where)
-    return float(value)
-
-
-def _loss_weight(data: Mapping[str, Any], where: str) -> float | None:
-    weight = _optional_number(data.get("loss_weight"), f"{where}.loss_weight")
-    if weight is not None and weight < 0:
-        raise DefinitionError(f"must not be negative, got {weight}", f"{where}.loss_weight")
-    return weight
+    return StockBranch(text, optional_weight(data.get("loss_weight"), f"{where}.loss_weight"))

@@ -116,7 +116,7 @@ def _imported_modules(module: _Module, node: ast.ImportFrom) -> list[str]:
     if renamed:
         raise LossesError(f"{module.name} renames what it imports: {', '.join(renamed)}")
     assert node.module is not None
-    if node.module not in _PACKAGES:
+    if not _is_package(node.module):
         return [node.module]
     sources = {
         alias.asname or alias.name: inner.module
@@ -127,6 +127,11 @@ def _imported_modules(module: _Module, node: ast.ImportFrom) -> list[str]:
     if None in found:
         raise LossesError(f"{module.name} imports from {node.module} what it does not re-export")
     return [name for name in found if name is not None]
+
+
+def _is_package(name: str) -> bool:
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.submodule_search_locations is not None
 
 
 def _check_names(modules: list[_Module]) -> None:

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from losses.branches import Branch, ExpressionBranch, branch_from_json, check_fields
+from losses.branches import Branch, ExpressionBranch, branch_from_json
 from losses.errors import DefinitionError
+from losses.json_checks import check_fields
+from losses.ranking_branch import RankingBranch
 from primitives import Expression, canonical
 
-BRANCHES = ("cls", "bbox")
+BRANCHES = ("cls", "bbox")  # of the detector's own head; `LossDefinition.rpn` stands beside them
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,18 @@ class LossDefinition:
         cls: loss of the classification branch; None: the detector keeps its own.
         bbox: loss of the box branch; None: the detector keeps its own.
         iou_centerness: FCOS and ATSS: the centerness target is the IoU.
+        rpn: two-stage detectors: a ranking loss of the region proposal network; None: it keeps its
+            own losses.
+
+    Raises:
+        DefinitionError: the parts do not go together.
     """
 
     name: str
     cls: Branch | None = None
     bbox: Branch | None = None
     iou_centerness: bool = False
+    rpn: RankingBranch | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.cls, ExpressionBranch) and self.cls.role == "box":
@@ -35,6 +43,23 @@ class LossDefinition:
             raise DefinitionError(
                 f"a {self.bbox.role} expression cannot be a box loss", "bbox.space"
             )
+        if isinstance(self.bbox, RankingBranch):
+            raise DefinitionError("a ranking loss is given as cls, or as rpn", "bbox.type")
+        if self.rpn is not None and not isinstance(self.rpn, RankingBranch):
+            raise DefinitionError(
+                "only a ranking loss can replace the losses of a region proposal network",
+                "rpn.type",
+            )
+        if isinstance(self.cls, RankingBranch):
+            if self.cls.has_box_loss and self.bbox is not None:
+                raise DefinitionError(
+                    f"must be null: {self.cls.loss} is the loss of the boxes too", "bbox"
+                )
+            if self.iou_centerness:
+                raise DefinitionError(
+                    "does not go with a ranking loss, which drops the centerness of ATSS",
+                    "iou_centerness",
+                )
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "LossDefinition":
@@ -43,7 +68,7 @@ class LossDefinition:
         Raises:
             DefinitionError: a field is missing, unknown, of the wrong type, or no expression.
         """
-        check_fields(data, "", {"name"}, {"cls", "bbox", "iou_centerness"})
+        check_fields(data, "", {"name"}, {"cls", "bbox", "iou_centerness", "rpn"})
         name, iou_centerness = data["name"], data.get("iou_centerness", False)
         if not isinstance(name, str) or not name.strip():
             raise DefinitionError(f"must be a text that is not empty, got {name!r}", "name")
@@ -56,25 +81,32 @@ class LossDefinition:
             cls=branch_from_json(data.get("cls"), "cls"),
             bbox=branch_from_json(data.get("bbox"), "bbox"),
             iou_centerness=iou_centerness,
+            rpn=branch_from_json(data.get("rpn"), "rpn"),  # type: ignore[arg-type]
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The definition as plain JSON; `from_json` gives it back."""
-        return {
+        """The definition as plain JSON; `from_json` gives it back.
+
+        ``rpn`` is there only when it is set, so that the identity of every other definition is
+        what it was before there was such a field.
+        """
+        data = {
             "name": self.name,
             "cls": None if self.cls is None else self.cls.to_json(),
             "bbox": None if self.bbox is None else self.bbox.to_json(),
             "iou_centerness": self.iou_centerness,
         }
+        return data if self.rpn is None else {**data, "rpn": self.rpn.to_json()}
 
     def branch(self, name: str) -> Branch | None:
-        """The branch ``cls`` or ``bbox``."""
-        if name not in BRANCHES:
-            raise DefinitionError(f"unknown branch {name!r}; there are {', '.join(BRANCHES)}")
+        """The branch ``cls``, ``bbox`` or ``rpn``."""
+        places = (*BRANCHES, "rpn")
+        if name not in places:
+            raise DefinitionError(f"unknown branch {name!r}; there are {', '.join(places)}")
         return getattr(self, name)
 
     def with_branch(self, branch: str, value: Branch | None) -> "LossDefinition":
-        """A copy with another loss for the branch ``cls`` or ``bbox``."""
+        """A copy with another loss for the branch ``cls``, ``bbox`` or ``rpn``."""
         self.branch(branch)
         return replace(self, **{branch: value})  # type: ignore[arg-type]
 

@@ -9,6 +9,7 @@ from mmdet.registry import MODELS
 from losses.errors import UnsupportedHeadError
 
 IOU_AWARE_HEAD = "IoUAwareHead"
+RANKING_HEAD = "RankingHead"
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Family:
         has_centerness: ``iou_centerness`` can be set.
         always_decodes: the box loss always gets decoded boxes and one weight a box; else
             ``reg_decoded_bbox`` chooses between boxes and deltas, with four weights a box.
+        ranks: its heads have a form whose loss ranks all scores of a batch.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Family:
     two_stage: bool
     has_centerness: bool = False
     always_decodes: bool = False
+    ranks: bool = True
 
     @property
     def decoded_box_weight(self) -> float:
@@ -41,9 +44,16 @@ FAMILIES: Mapping[str, Family] = {
     family.name: family
     for family in (
         Family("faster", "multi_cls", two_stage=True),
-        Family("cascade", "multi_cls", two_stage=True),
+        Family("cascade", "multi_cls", two_stage=True, ranks=False),
         Family("mask", "multi_cls", two_stage=True),
-        Family("fcos", "binary_cls", two_stage=False, has_centerness=True, always_decodes=True),
+        Family(
+            "fcos",
+            "binary_cls",
+            two_stage=False,
+            has_centerness=True,
+            always_decodes=True,
+            ranks=False,
+        ),
         Family("atss", "binary_cls", two_stage=False, has_centerness=True, always_decodes=True),
         Family("retinanet", "binary_cls", two_stage=False),
     )
@@ -116,10 +126,31 @@ def box_heads(model: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def stock_head_type(head: Mapping[str, Any]) -> Any:
-    """The type of a head's config, seen through an IoU-aware head."""
-    if type_name(head.get("type")) == IOU_AWARE_HEAD:
+    """The type of a head's config, seen through an IoU-aware or a ranking head."""
+    if type_name(head.get("type")) in (IOU_AWARE_HEAD, RANKING_HEAD):
         return head.get("head")
     return head.get("type")
+
+
+def rpn_head(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a two-stage detector's region proposal network.
+
+    Raises:
+        UnsupportedHeadError: it has none, or one with losses of its own.
+    """
+    head = model.get("rpn_head")
+    if "roi_head" not in model or not isinstance(head, dict):
+        raise UnsupportedHeadError(
+            type_name(model.get("type")), ("RPNHead",), "it has no region proposal network"
+        )
+    head_class = head_class_of(head)
+    base = MODELS.get("RPNHead")
+    own = [] if issubclass(head_class, base) else ["losses"]
+    if not own:
+        own = _foreign_seams(head_class, base, _DENSE_HEAD_SEAMS)
+    if own:
+        raise UnsupportedHeadError(head_class.__name__, ("RPNHead",), f"it has its own {own[0]}")
+    return head
 
 
 def head_class_of(head: Mapping[str, Any]) -> type:
@@ -169,10 +200,18 @@ def _two_stage_family(roi_head: Mapping[str, Any]) -> Family:
 
 def _require_own_losses(head: type, base: type, seams: tuple[str, ...]) -> None:
     """A user's subclass may extend the losses; a method of mmdet that overrides them is another."""
-    for owner in head.__mro__[: head.__mro__.index(base)]:
-        foreign = [name for name in seams if name in vars(owner)]
-        if foreign and owner.__module__.startswith("mmdet."):
-            raise _unsupported(head.__name__, f"it has its own {foreign[0]}")
+    foreign = _foreign_seams(head, base, seams)
+    if foreign:
+        raise _unsupported(head.__name__, f"it has its own {foreign[0]}")
+
+
+def _foreign_seams(head: type, base: type, seams: tuple[str, ...]) -> list[str]:
+    return [
+        name
+        for owner in head.__mro__[: head.__mro__.index(base)]
+        for name in seams
+        if name in vars(owner) and owner.__module__.startswith("mmdet.")
+    ]
 
 
 def _unsupported(head: str, reason: str = "") -> UnsupportedHeadError:

@@ -14,6 +14,7 @@ from primitives.errors import (
     SpaceError,
 )
 from primitives.expression import MAX_CHARACTERS, MAX_DEPTH, MAX_NODES, Expression, Node
+from primitives.gradient import Gradient
 from primitives.growth import grow
 from primitives.latex import to_latex
 from primitives.numpy_eval import Evaluator, evaluate
@@ -34,6 +35,7 @@ __all__ = [
     "ExpressionLimitError",
     "ExpressionSyntaxError",
     "ExpressionTypeError",
+    "Gradient",
     "Input",
     "InputError",
     "Kind",

@@ -1,7 +1,9 @@
 """The operators of the language, as one table: kind rule, torch, NumPy value and derivative, LaTeX.
 
-Semantics are those of CSE-AutoLoss (`tools/search_space.py`): epsilon 1e-20, exponent clamped at
-88, division not sign-safe, NaNs kept. A new operator is a new row of `OPERATORS`.
+The first twenty rows have the semantics of CSE-AutoLoss (`tools/search_space.py`): epsilon 1e-20,
+exponent clamped at 88, division not sign-safe, NaNs kept. The rest are a reconstruction of those of
+AutoLoss-Zero: sign-safe, epsilon 1e-12, see docs/autoloss_zero.md. A new operator is a new row of
+`OPERATORS`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 
 EPSILON = 1e-20  # in Div and Log
+SAFE_EPSILON = 1e-12  # in Inv, SLog and SSqrt
 MAX_EXPONENT = 88.0  # largest argument of Exp; exp(88) is just below float32's maximum
 
 _SGDF_SCALE = math.pi / 4
@@ -47,7 +50,7 @@ def elementwise_kind(kinds: Sequence[Kind]) -> Kind | None:
 
 
 def softmax_kind(kinds: Sequence[Kind]) -> Kind | None:
-    """Only per class, and stays so."""
+    """Only per class, and stays so: what mixes the classes of a row."""
     return Kind.PER_CLASS if kinds[0] is Kind.PER_CLASS else None
 
 
@@ -70,6 +73,9 @@ class Operator:
         value: `(*arguments) -> array`, NumPy.
         derivative: `(value, *arguments, *tangents) -> array`, NumPy, forward mode: the result's
             tangent. A tangent is None where the argument is constant; at least one is not None.
+        adjoint: `(value, *arguments, cotangent) -> arrays`, NumPy, reverse mode: a cotangent for
+            each argument (whatever it is for a constant one). None for an elementwise operator,
+            where it follows from `derivative`.
         latex: template with `{0}`, `{1}` for the arguments.
         tight: argument indices that need brackets when they are a sum (or a sign) in LaTeX.
         binds: how tightly the LaTeX holds together: 1 a sum, 2 a sign or product, 3 an atom.
@@ -88,6 +94,7 @@ class Operator:
     binds: int = 3
     commutative: bool = False
     parity: int = 0
+    adjoint: Callable[..., tuple[Any, ...]] | None = None
 
     def __repr__(self) -> str:
         return f"<operator {self.name}/{self.arity}>"
@@ -133,6 +140,11 @@ def _dot_tangent(v: Any, a: Any, b: Any, da: Any, db: Any) -> Any:
     return _mul_tangent(v, a, b, da, db).sum(axis=-1)
 
 
+def _dot_adjoint(v: Any, a: Any, b: Any, g: Any) -> tuple[Any, ...]:
+    g = np.broadcast_to(g[..., None], np.broadcast_shapes(np.shape(a), np.shape(b)))
+    return g * b, g * a
+
+
 def _softmax_value(x: Any) -> Any:
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)
@@ -141,6 +153,10 @@ def _softmax_value(x: Any) -> Any:
 def _softmax_tangent(v: Any, x: Any, dx: Any) -> Any:
     t = v * dx
     return t - v * t.sum(axis=-1, keepdims=True)
+
+
+def _class_mean(x: Any) -> Any:
+    return np.broadcast_to(x.mean(axis=-1, keepdims=True), x.shape)
 
 
 def _erf(x: Any) -> Any:
@@ -278,6 +294,7 @@ _ROWS = (
         torch=lambda t, x: t.softmax(x, dim=1),
         value=_softmax_value,
         derivative=_softmax_tangent,
+        adjoint=lambda v, x, g: (_softmax_tangent(v, x, g),),
         latex=r"\operatorname{{softmax}}\left({0}\right)",
     ),
     Operator(
@@ -373,6 +390,59 @@ _ROWS = (
         derivative=_dot_tangent,
         latex=r"\left\langle {0},\, {1} \right\rangle",
         commutative=True,
+        adjoint=_dot_adjoint,
+    ),
+    Operator(
+        "Inv",
+        1,
+        elementwise_kind,
+        torch=lambda t, x: 1 / (x + SAFE_EPSILON),
+        value=lambda x: 1 / (x + SAFE_EPSILON),
+        derivative=lambda v, x, dx: -v * v * dx,
+        latex=r"\frac{{1}}{{{0}}}",
+    ),
+    Operator(
+        "SLog",
+        1,
+        elementwise_kind,
+        torch=lambda t, x: t.sign(x) * t.log(t.abs(x) + SAFE_EPSILON),
+        value=lambda x: np.sign(x) * np.log(np.abs(x) + SAFE_EPSILON),
+        derivative=lambda v, x, dx: np.abs(np.sign(x)) * dx / (np.abs(x) + SAFE_EPSILON),
+        latex=r"\operatorname{{slog}}\left({0}\right)",
+        parity=-1,
+    ),
+    Operator(
+        "SSqrt",
+        1,
+        elementwise_kind,
+        torch=lambda t, x: t.sign(x) * t.sqrt(t.abs(x) + SAFE_EPSILON),
+        value=lambda x: np.sign(x) * np.sqrt(np.abs(x) + SAFE_EPSILON),
+        derivative=lambda v, x, dx: (
+            np.abs(np.sign(x)) * dx / (2 * np.sqrt(np.abs(x) + SAFE_EPSILON))
+        ),
+        latex=r"\operatorname{{ssqrt}}\left({0}\right)",
+        parity=-1,
+    ),
+    Operator(
+        "Square",
+        1,
+        elementwise_kind,
+        torch=lambda t, x: x * x,
+        value=lambda x: x * x,
+        derivative=lambda v, x, dx: 2 * x * dx,
+        latex=r"\left({0}\right)^{{2}}",
+        parity=1,
+    ),
+    Operator(
+        "MeanClasses",
+        1,
+        softmax_kind,
+        torch=lambda t, x: x.mean(dim=1, keepdim=True).expand_as(x),
+        value=_class_mean,
+        derivative=lambda v, x, dx: _class_mean(dx),
+        latex=r"\operatorname{{mean}}\left({0}\right)",
+        parity=-1,
+        adjoint=lambda v, x, g: (_class_mean(g),),
     ),
 )
 

@@ -218,37 +218,65 @@ def _check_space_operators(operators: tuple[str, ...]) -> None:
             raise SpaceError("operators", name, "is named twice")
 
 
+# CSE-AutoLoss (tools/search_space.py): its operator set, the multi-class one whole
+_CSE = tuple(
+    "Add Sub Mul Div Neg Abs Exp Log Sqrt Softmax Softplus Sig Sgdf Salf Serf Tanh Relu Sin Cos "
+    "Dot".split()
+)
 _NOT_IN_BOX = ("Softmax", "Sgdf", "Salf", "Serf", "Dot")
 
-# CSE-AutoLoss (tools/search_space.py): operator sets, inputs and the constants 1, 2, 3.
-SPACES: Mapping[str, SearchSpace] = MappingProxyType(
-    {
-        space.name: space
-        for space in (
-            # X logits, Y one-hot label with the background's column, Z IoU of the row
-            SearchSpace(
-                name="multi_cls",
-                inputs=tuple(Input(name, Kind.PER_CLASS) for name in ("X", "Y", "Z")),
-                constants=(1.0, 2.0, 3.0),
-                operators=tuple(OPERATORS),
-                root=Kind.PER_ROW,
-            ),
-            # X logits, Q IoU at the positive's class and else 0, PY label, NY 1 - label
-            SearchSpace(
-                name="binary_cls",
-                inputs=tuple(Input(name, Kind.PER_CLASS) for name in ("X", "Q", "PY", "NY")),
-                constants=(1.0, 2.0, 3.0),
-                operators=tuple(name for name in OPERATORS if name != "Dot"),
-                root=Kind.PER_CLASS,
-            ),
-            # U union, I intersection, E enclosing box: areas in square pixels
-            SearchSpace(
-                name="box",
-                inputs=tuple(Input(name, Kind.PER_ROW) for name in ("U", "I", "E")),
-                constants=(1.0, 2.0, 3.0),
-                operators=tuple(name for name in OPERATORS if name not in _NOT_IN_BOX),
-                root=Kind.PER_ROW,
-            ),
-        )
-    }
+# AutoLoss-Zero (CVPR 2022), reconstructed: its elementwise operators; see docs/autoloss_zero.md
+_ZERO = ("Add", "Mul", "Neg", "Abs", "Inv", "SLog", "Exp", "Tanh", "Square", "SSqrt")
+
+_BUILT_IN = (
+    # CSE-AutoLoss: inputs and the constants 1, 2, 3.
+    # X logits, Y one-hot label with the background's column, Z IoU of the row
+    SearchSpace(
+        name="multi_cls",
+        inputs=tuple(Input(name, Kind.PER_CLASS) for name in ("X", "Y", "Z")),
+        constants=(1.0, 2.0, 3.0),
+        operators=_CSE,
+        root=Kind.PER_ROW,
+    ),
+    # X logits, Q IoU at the positive's class and else 0, PY label, NY 1 - label
+    SearchSpace(
+        name="binary_cls",
+        inputs=tuple(Input(name, Kind.PER_CLASS) for name in ("X", "Q", "PY", "NY")),
+        constants=(1.0, 2.0, 3.0),
+        operators=tuple(name for name in _CSE if name != "Dot"),
+        root=Kind.PER_CLASS,
+    ),
+    # U union, I intersection, E enclosing box: areas in square pixels
+    SearchSpace(
+        name="box",
+        inputs=tuple(Input(name, Kind.PER_ROW) for name in ("U", "I", "E")),
+        constants=(1.0, 2.0, 3.0),
+        operators=tuple(name for name in _CSE if name not in _NOT_IN_BOX),
+        root=Kind.PER_ROW,
+    ),
+    # AutoLoss-Zero: prediction, target and the constant 1. The prediction that a loss gets is a
+    # logit, so what makes a probability of it is an operator; Dot gives a loss per row.
+    SearchSpace(
+        name="autoloss_zero_multi_cls",
+        inputs=tuple(Input(name, Kind.PER_CLASS) for name in ("X", "Y")),
+        constants=(1.0,),
+        operators=(*_ZERO, "MeanClasses", "Softmax", "Dot"),
+        root=Kind.PER_ROW,
+    ),
+    SearchSpace(
+        name="autoloss_zero_binary_cls",
+        inputs=tuple(Input(name, Kind.PER_CLASS) for name in ("X", "PY")),
+        constants=(1.0,),
+        operators=(*_ZERO, "MeanClasses", "Sig"),
+        root=Kind.PER_CLASS,
+    ),
+    SearchSpace(
+        name="autoloss_zero_box",
+        inputs=tuple(Input(name, Kind.PER_ROW) for name in ("U", "I", "E")),
+        constants=(1.0,),
+        operators=_ZERO,
+        root=Kind.PER_ROW,
+    ),
 )
+
+SPACES: Mapping[str, SearchSpace] = MappingProxyType({space.name: space for space in _BUILT_IN})

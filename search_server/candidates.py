@@ -7,7 +7,6 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from typing import cast
 
-import numpy as np
 from numpy.random import Generator
 
 from losses import LossDefinition
@@ -136,11 +135,6 @@ def observation(record: CandidateRecord, problem: Problem) -> Observation:
         record.fitness,
         record.simulate_score,
     )
-
-
-def generator(seed: int, index: int) -> Generator:
-    """The generator of candidate `index`: its own, so that it depends on nothing drawn before."""
-    return np.random.default_rng([seed, index])
 
 
 def _record(

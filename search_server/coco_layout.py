@@ -56,6 +56,28 @@ def find_splits(
     return found[0], found[1]
 
 
+def named_split(folder: Path, name: str, images: Path | None = None) -> Split:
+    """The split whose annotation file is `name.json` or `instances_name.json`, absolute paths.
+
+    Args:
+        folder: see `find_splits`.
+        images: its image folder, or the folder of it, where it is known.
+
+    Raises:
+        LayoutError: no such file, or more than one, or its images are not found.
+        DataError: the annotation file is no usable COCO file.
+    """
+    files = _annotation_files(folder)
+    found = [file for file in files if file.stem in (name, f"instances_{name}")]
+    if len(found) != 1:
+        problem = f"{len(found)} files are" if found else "no annotation file is"
+        shown = found or files
+        listed = ", ".join(str(file.relative_to(folder)) for file in shown[:6]) or "no JSON file"
+        raise LayoutError(folder, f"{problem} the split {name!a}; found {listed}")
+    file = found[0].absolute()
+    return Split(str(file), str(_image_folder(file, folder.absolute(), images)))
+
+
 def _annotation_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise LayoutError(

@@ -15,12 +15,12 @@ from search_server.candidates import (
     Stopped,
     baseline_record,
     find_candidate,
-    generator,
 )
 from search_server.executors import Executor
 from search_server.jobs import Job, open_job
 from search_server.ledger import Ledger
 from search_server.progress import Progress, snapshot
+from search_server.searchers import generator
 from search_server.store import CandidateRecord, Store
 from search_server.store.records import JobState
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from losses import Branch, StockBranch
+from losses import BRANCHES, Branch, LossDefinition, RankingBranch, StockBranch
 from primitives import Expression, Input, Kind, Node, PrimitivesError, SearchSpace
+from search_server.ranking_formulas import FORMULAS
+from search_server.ranking_text import NAMES, ranking_text
 from search_server.readable import readable
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ INPUT_WORDS: Mapping[str, str] = {
 }
 LARGEST = 17.0
 SMALLEST = 9.0
+OWN = "the detector's own loss"
 _MOST_NAMES = 8
 _LEADING = 1.45
 
@@ -66,7 +69,9 @@ class Typeset:
 def branch_text(branch: Branch | None) -> str:
     """One line of plain text for a branch of a loss definition, its weight where it has one."""
     if branch is None:
-        return "the detector's own loss"
+        return OWN
+    if isinstance(branch, RankingBranch):
+        return ranking_text(branch.to_json())
     if isinstance(branch, StockBranch):
         numbers = {key: value for key, value in sorted(branch.config.items()) if key != "type"}
         listed = ", ".join(f"{key}={value!r}" for key, value in numbers.items())
@@ -74,6 +79,16 @@ def branch_text(branch: Branch | None) -> str:
     else:
         text = str(branch.expression)
     return text if branch.loss_weight is None else f"{branch.loss_weight:g} × {text}"
+
+
+def branch_texts(definition: LossDefinition) -> dict[str, str]:
+    """`branch_text` of every branch: `cls`, `bbox`, and `rpn` where the definition has one."""
+    texts = {name: branch_text(definition.branch(name)) for name in BRANCHES}
+    if isinstance(definition.cls, RankingBranch) and definition.cls.has_box_loss:
+        texts["bbox"] = f"none: {NAMES[definition.cls.loss]} is the loss of the boxes too"
+    if definition.rpn is not None:
+        texts["rpn"] = branch_text(definition.rpn)
+    return texts
 
 
 def typeset(expression: Expression, width: float, size: float = LARGEST) -> Typeset:
@@ -99,6 +114,18 @@ def typeset(expression: Expression, width: float, size: float = LARGEST) -> Type
     return plain(str(expression), width)
 
 
+def typeset_ranking(branch: RankingBranch, width: float, size: float = LARGEST) -> Typeset:
+    """Sets the formula of a ranking loss, smaller where the width asks for it; it never fails."""
+    formula = FORMULAS[branch.loss]
+    while size >= SMALLEST:
+        lines = tuple(_line(latex, size) for latex in formula.latex)
+        if max(line.width for line in lines) <= width:
+            return Typeset(lines, size)
+        size -= 2.0
+    cut = [plain(text, width).lines for text in formula.text]
+    return Typeset(tuple(line for lines in cut for line in lines), SMALLEST)
+
+
 def plain(text: str, width: float, size: float = SMALLEST) -> Typeset:
     """Plain text cut into lines of at most ``width`` points in the monospaced font."""
     advance = 0.602 * size  # of DejaVu Sans Mono
@@ -118,27 +145,45 @@ def draw(axes: Axes, formula: Typeset, x: float, y: float, color: str) -> None:
         y += line.height + (_LEADING - 1) * formula.size
 
 
-def picture(expression: Expression, path: Path, width: float = 640.0) -> None:
-    """Writes a formula as a picture that is as wide and high as the formula needs.
+def picture(loss: Expression | RankingBranch, path: Path, width: float = 640.0) -> None:
+    """Writes a formula as a picture that is as wide and high as it needs; PAP's functions below.
 
     Args:
         path: its suffix says the format, such as ``.png`` or ``.svg``.
         width: points at most.
     """
+    import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    formula = typeset(expression, width)
+    from search_server.function_plots import HEIGHT, draw_functions
+    from search_server.report.style import RC
+
+    ranking = isinstance(loss, RankingBranch)
+    formula = typeset_ranking(loss, width) if ranking else typeset(loss, width)
+    functions = loss.functions if isinstance(loss, RankingBranch) else None
     margin = 0.8 * formula.size
     wide = max(line.width for line in formula.lines) + 2 * margin
     high = formula.height + 2 * margin
-    figure = Figure(figsize=(wide / 72, high / 72))
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, wide), ylim=(high, 0))
-    axes.axis("off")
-    draw(axes, formula, margin, margin, "#1d2733")
-    figure.savefig(path, dpi=200)
+    below = 0.0 if functions is None else HEIGHT
+    wide = wide if functions is None else max(wide, width + 2 * margin)
+    with mpl.rc_context(dict(RC)):
+        figure = Figure(figsize=(wide / 72, (high + below) / 72))
+        FigureCanvasAgg(figure)
+        axes = figure.add_axes((0, below / (high + below), 1, high / (high + below)))
+        axes.set(xlim=(0, wide), ylim=(high, 0))
+        axes.axis("off")
+        draw(axes, formula, margin, margin, "#1d2733")
+        if functions is not None:
+
+            def place(left: float, top: float, across: float, tall: float) -> Axes:
+                return figure.add_axes(
+                    (left / wide, 1 - (high + top + tall) / (high + below), across / wide,
+                     tall / (high + below))
+                )  # fmt: skip
+
+            draw_functions(place, wide, functions)
+        figure.savefig(path, dpi=200)
 
 
 def _named_lines(expression: Expression, width: float, size: float) -> list[Line]:

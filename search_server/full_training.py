@@ -43,7 +43,7 @@ class Training:
         detector: path of an mmdet config, or the name of a packaged one.
         definition: the loss that goes in.
         data: `digits`, a folder in COCO layout, or None for the config's own data sets (the digits
-            for a packaged detector).
+            for `digits/...`).
         steps: optimiser steps; None for the config's own schedule.
         batch_size: images a step; None for the config's own. Only with `data`.
         seed: None leaves it to the config.
@@ -75,8 +75,8 @@ def full_config(training: Training) -> Config:
         JobError, LossesError, WorkersError, DataError: detector, loss or data cannot be used.
     """
     path = detector_path(training.detector)
-    if training.data is not None or not Path(training.detector).is_file():
-        return _config_on(training, path)  # a packaged detector comes with the digits
+    if training.data is not None or _comes_with_digits(training.detector):
+        return _config_on(training, path)
     config = apply_loss(parse_detector(load_detector(path)), training.definition)
     if training.batch_size is not None:
         raise JobError("--batch-size goes with --data; without, the config's own loader is used")
@@ -85,6 +85,11 @@ def full_config(training: Training) -> Config:
     if training.steps is not None:
         _cut(config, training.steps)
     return config
+
+
+def _comes_with_digits(detector: str) -> bool:
+    """Whether it is a packaged detector for the digits; others name the data that they train on."""
+    return detector.startswith("digits/") and not Path(detector).is_file()
 
 
 def _config_on(training: Training, path: Path) -> Config:

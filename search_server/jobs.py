@@ -22,7 +22,8 @@ from search_server.funnel.stages import Stages, TrialKey
 from search_server.leaderboard import trial_group
 from search_server.problem import baseline_of, problem_of
 from search_server.searchers import Problem, Searcher, make_searcher
-from search_server.spec import DataSpec, JobSpec
+from search_server.spec import ClsSpec, DataSpec, JobSpec
+from search_server.spec.policy import PAP
 from search_server.store import JobRecord, Store
 from workers import DetectorError, Split, TrialSpec, load_detector, lossforge_home
 from workers.data import DataError, check_split, digits, one_image_per_class, read_classes
@@ -105,6 +106,7 @@ def create_job(store: Store, spec: JobSpec, source: object = "spec") -> str:
 def prepare_job(spec: JobSpec, source: object = "spec") -> Job:
     """A job that is not in a store, checked; its id is empty. Raises: see `create_job`."""
     detector = detector_text(spec, source)
+    _check_data_is_named(spec, source)
     splits = splits_of(spec)
     classes = _checked_classes(spec, splits, source)
     job = _assembled("", spec, splits, detector, classes)
@@ -116,6 +118,7 @@ def prepare_job(spec: JobSpec, source: object = "spec") -> Job:
     except LossesError as error:
         raise SpecError(source, "detector", spec.detector, str(error)) from error
     _check_spaces(spec, family, source)
+    _check_parameters(job, config, family, source)
     for index, definition in enumerate((job.baseline, *job.problem.named)):
         try:
             apply_loss(config, definition)
@@ -164,6 +167,16 @@ def detector_text(spec: JobSpec, source: object = "spec") -> str:
         raise SpecError(source, "detector", given, str(error)) from error
 
 
+def _check_data_is_named(spec: JobSpec, source: object) -> None:
+    """The digits are nobody's wish for a detector of COCO, but what a spec without data means."""
+    if spec.detector.startswith("coco/") and "data" not in spec.model_fields_set:
+        allowed = (
+            f"{spec.detector} needs the splits to search on: search_train and search_val, "
+            "which lossforge data split makes from an annotation file"
+        )
+        raise SpecError(source, "data", None, allowed)
+
+
 def splits_of(spec: JobSpec) -> dict[str, Split]:
     """The job's splits by name. The embedded data set is written."""
     if spec.data == PACKAGED_DATA:
@@ -205,10 +218,26 @@ def _check_spaces(spec: JobSpec, family: Family, source: object) -> None:
                 "or a space of your own with its inputs"
             )
             raise SpecError(source, f"branches.{branch}.space", given.search_space.name, allowed)
-    cls = spec.branches.cls
-    if cls is not None and roles["cls"] == "multi_cls" and "alpha" in cls.model_fields_set:
+    cls = spec.searched.get("cls")
+    if not isinstance(cls, ClsSpec) or roles["cls"] != "multi_cls":
+        return
+    if "alpha" in cls.model_fields_set:
         allowed = "only sigmoid losses (binary_cls) have it; leave it out"
         raise SpecError(source, "branches.cls.alpha", cls.alpha, allowed)
+
+
+def _check_parameters(job: Job, config: Any, family: Family, source: object) -> None:
+    """The detector must have heads that take a parameterized AP loss."""
+    parameters = job.problem.parameters
+    if parameters is None:
+        return
+    if "rpn" in parameters.branches and not family.two_stage:
+        allowed = f"this detector ({family.name}) has no region proposal network; leave rpn out"
+        raise SpecError(source, "branches.rpn.space", PAP, allowed)
+    try:
+        apply_loss(config, parameters.definition(parameters.start(), "start"))
+    except LossesError as error:
+        raise SpecError(source, "branches.cls.space", PAP, str(error)) from error
 
 
 def _assembled(

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Row
 
 from search_server.leaderboard_query import Page, page_query
+from search_server.ranking_text import is_joint, ranking_text
+from search_server.rounds import Rounds
 
 if TYPE_CHECKING:
     from search_server.store import Store
@@ -43,6 +45,9 @@ class LeaderboardRow:
     Attributes:
         rank: 1 for the best; None without a fitness, or failed.
         cls, bbox: the loss of each branch for people; None where the detector keeps its own.
+        rpn: the ranking loss of the region proposal network; None where it keeps its own.
+        joint: whether `cls` is the loss of the boxes too, so that there is none in `bbox`.
+        round: of a policy search, from 1; None for its baseline and final mean, and elsewhere.
         fitness: mean AP over the proxy seeds, in [0, 1]; a diverged seed counts as 0.
         deviation: sample standard deviation over the seeds, None with fewer than two.
         seeds: how many proxy trials the fitness comes from so far.
@@ -67,6 +72,9 @@ class LeaderboardRow:
     seeds: int
     difference: Paired | None
     baseline: bool
+    rpn: str | None = None
+    joint: bool = False
+    round: int | None = None
 
     @property
     def id(self) -> str:
@@ -157,6 +165,7 @@ def _row(lines: Sequence[Row[*tuple[Any, ...]]]) -> LeaderboardRow:
     """One candidate from its lines, one line per seed."""
     first = lines[0]._mapping
     values = [line.value for line in lines if line.value is not None]
+    rounds = Rounds.of(first["searcher"])
     ranked = first["fitness"] is not None and first["state"] != "failed" and first["on_page"]
     return LeaderboardRow(
         rank=first["place"] if ranked else None,
@@ -176,6 +185,9 @@ def _row(lines: Sequence[Row[*tuple[Any, ...]]]) -> LeaderboardRow:
         seeds=len(values),
         difference=None if first["is_base"] else _paired(lines),
         baseline=bool(first["is_base"]),
+        rpn=ranking_text(first["rpn"]) if isinstance(first["rpn"], Mapping) else None,
+        joint=is_joint(first["cls"]),
+        round=None if rounds is None else rounds.round(first["index"]),
     )
 
 

@@ -121,12 +121,16 @@ def page_query(page: Page) -> Select[*tuple[Any, ...]]:
     chosen, heads = _chosen(page, group), _heads(page.job_id, group)
     bases, base_job = _bases(page.job_id, group), aliased(Job, name="base_job")
     own, other = aliased(Trial, name="own"), aliased(Trial, name="other")
+    own_job = aliased(Job, name="own_job")
     is_base = and_(chosen.c.job_id == bases.c.job_id, chosen.c.index == 0)
     ended = ("done", "diverged")
     columns = [getattr(Candidate, name) for name in _SHOWN]
     return (
         select(
             *columns,
+            Candidate.definition["cls"].label("cls"),
+            Candidate.definition["rpn"].label("rpn"),
+            own_job.spec["searcher"].label("searcher"),
             chosen.c.group,
             chosen.c.place,
             heads.c.total,
@@ -144,6 +148,7 @@ def page_query(page: Page) -> Select[*tuple[Any, ...]]:
             Candidate,
             and_(Candidate.job_id == chosen.c.job_id, Candidate.index == chosen.c.index),
         )
+        .join(own_job, own_job.id == chosen.c.job_id)
         .outerjoin(
             own,
             and_(

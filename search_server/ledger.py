@@ -74,13 +74,13 @@ class Ledger:
         return f"no candidate came to a fitness: {reasons[0][0] if reasons else 'none was made'}"
 
     def may_ask(self) -> bool:
-        """Whether all that candidate `next` must see is resolved: the candidates 0 .. next - W."""
-        newest = self.next - self._job.spec.window
+        """Whether all that candidate `next` must see is resolved; see `Searcher.sees`."""
+        newest = self._job.searcher.sees(self.next)
         return self.next <= self.last and all(index > newest for index in self._open)
 
     def news(self) -> Iterator[Observation]:
         """The results that candidate `next` sees and the one before it did not, in order."""
-        while self._told <= self.next - self._job.spec.window:
+        while self._told <= self._job.searcher.sees(self.next):
             yield observation(self.candidates[self._told], self._job.problem)
             self._told += 1
 

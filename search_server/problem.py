@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from losses import CATALOG, LossDefinition
-from search_server.searchers import Problem
-from search_server.spec import JobSpec, NamedPair
+from search_server.searchers import PapSpace, Parameters, Problem
+from search_server.spec import ClsSpec, JobSpec, NamedPair
 
 
 def problem_of(spec: JobSpec) -> Problem:
@@ -15,14 +15,17 @@ def problem_of(spec: JobSpec) -> Problem:
     template = LossDefinition.from_json(
         {"name": "template", "iou_centerness": spec.iou_centerness, **fixed}
     )
-    cls = spec.branches.cls
+    cls = spec.searched.get("cls")
     return Problem(
         spaces={branch: given.search_space for branch, given in spec.searched.items()},
         template=template,
         weights={branch: given.loss_weight for branch, given in spec.searched.items()},
-        alpha=cls.alpha if cls is not None else None,
+        alpha=cls.alpha if isinstance(cls, ClsSpec) else None,
         named=tuple(_named(spec, given, template) for given in spec.searcher.named),
         alternate=spec.mode == "alternate",
+        window=spec.window,
+        seed=spec.seed,
+        parameters=_parameters(spec),
     )
 
 
@@ -35,6 +38,22 @@ def baseline_of(spec: JobSpec) -> LossDefinition:
     else:
         found = LossDefinition.from_json({"name": "baseline", **spec.baseline})
     return replace(found, iou_centerness=spec.iou_centerness)
+
+
+def _parameters(spec: JobSpec) -> Parameters | None:
+    """The parameterized branches; None where expressions are searched."""
+    spaces = {
+        branch: PapSpace(
+            given.functions,
+            given.points,
+            given.gradient_scale,
+            given.overlap,
+            given.num_topk,
+            given.loss_weight,
+        )
+        for branch, given in spec.parameterized.items()
+    }
+    return Parameters(spaces) if spaces else None
 
 
 def _named(spec: JobSpec, given: str | NamedPair, template: LossDefinition) -> LossDefinition:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from search_server.cli import data, maintenance
+from search_server.cli.compare import compare
 from search_server.cli.export import export, report
 from search_server.cli.init import init
 from search_server.cli.jobs import jobs, show
@@ -58,6 +59,7 @@ for _command, _panel in (
     (show, RESULTS),
     (export, RESULTS),
     (report, RESULTS),
+    (compare, RESULTS),
     (train, RESULTS),
     (maintenance.gc, UPKEEP),
     (maintenance.doctor, UPKEEP),

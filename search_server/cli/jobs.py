@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -152,13 +152,10 @@ def _print(
     title = f"{job_id}:{record.index}" + ("" if record.name is None else f"  {record.name}")
     out.print(plain(title, "bold"))
     why = f": {record.reason}" if record.reason else ""
-    parents = ", ".join(map(str, record.parents))
     facts: list[tuple[str, str]] = [
-        ("origin", record.origin + (f" of {parents}" if parents else "")),
+        ("origin", _origin(record, row)),
         ("state", f"{record.state} at {record.stage}{why}"),
-        ("cls", record.cls_text or "the detector's own loss"),
-        ("bbox", record.bbox_text or "the detector's own loss"),
-        ("size", f"{record.size} nodes"),
+        *_losses(record, row),
         ("simulated", f"AP {points(record.simulate_score)}"),
         ("fitness", f"AP {points(record.fitness)}" + _spread(row)),
         ("to baseline", "it is the baseline" if row.baseline else difference(row.difference)),
@@ -193,6 +190,45 @@ def _print(
             out.print(plain(f"the end of what {trial.stage} seed {trial.seed} printed:", "bold"))
             for line in trial.log.splitlines()[-20:]:
                 out.print(plain(line, "dim"))
+
+
+def _origin(record: CandidateRecord, row: LeaderboardRow) -> str:
+    """Where a candidate comes from, in words."""
+    if record.origin == "mean":
+        return "mean of the final policy"
+    if row.round is not None:
+        return f"{record.origin}, round {row.round}"
+    parents = ", ".join(map(str, record.parents))
+    return record.origin + (f" of {parents}" if parents else "")
+
+
+def _losses(record: CandidateRecord, row: LeaderboardRow) -> list[tuple[str, str]]:
+    """The loss of every branch; of a ranking loss its formula, its functions too."""
+    own = "the detector's own loss"
+    if row.joint:
+        facts = [("loss", record.cls_text or own)]
+    else:
+        facts = [("cls", record.cls_text or own), ("bbox", record.bbox_text or own)]
+    if row.rpn is not None:
+        facts.append(("rpn", row.rpn))
+    if record.size:
+        facts.append(("size", f"{record.size} nodes"))
+    for branch in ("cls", "rpn"):
+        data = record.definition.get(branch)
+        if isinstance(data, dict) and data.get("type") == "ranking":
+            facts += [("formula" if branch == "cls" else "rpn", line) for line in _formula(data)]
+    return facts
+
+
+def _formula(data: dict[str, Any]) -> list[str]:
+    """The formula of a ranking branch as plain text; none of one that cannot be read."""
+    from losses import LossesError, RankingBranch
+    from search_server.ranking_formulas import ranking_lines
+
+    try:
+        return ranking_lines(RankingBranch.from_json(data))
+    except LossesError:
+        return []
 
 
 def _spread(row: LeaderboardRow) -> str:

@@ -118,9 +118,12 @@ def _caution(seeds: int) -> str:
 def _table(rows: list[LeaderboardRow], one_job: bool) -> Table:
     from search_server.cli.output import plain, points, table
 
+    by_round = any(row.round is not None or row.origin == "mean" for row in rows)
     made = table(
-        *("#", "id", "AP", "± sd", "to baseline", "seeds", "stage", "state", "loss"),
-        right=("#", "AP", "± sd", "to baseline", "seeds"),
+        *("#", "id"),
+        *(["round"] if by_round else []),
+        *("AP", "± sd", "to baseline", "seeds", "stage", "state", "loss"),
+        right=("#", "round", "AP", "± sd", "to baseline", "seeds"),
         fold=("loss",),
     )
     for row in rows:
@@ -128,6 +131,7 @@ def _table(rows: list[LeaderboardRow], one_job: bool) -> Table:
         made.add_row(
             "-" if row.rank is None else str(row.rank),
             plain(str(row.index) if one_job else row.id),
+            *([_round(row)] if by_round else []),
             points(row.fitness),
             points(row.deviation),
             "baseline" if row.baseline else difference(row.difference),
@@ -140,18 +144,29 @@ def _table(rows: list[LeaderboardRow], one_job: bool) -> Table:
     return made
 
 
+def _round(row: LeaderboardRow) -> str:
+    """The round of a policy search that a candidate was drawn in; the final mean is of none."""
+    if row.origin == "mean":
+        return "mean"
+    return "-" if row.round is None else str(row.round)
+
+
 def formulas(row: LeaderboardRow) -> Group:
-    """Name and both branches, each on its own lines; why it failed, where it did."""
+    """Name and every branch, each on its own lines; why it failed, where it did."""
     from rich.console import Group
 
     from search_server.cli.formula import Formula
 
     parts = [] if row.name is None else [Formula(row.name)]
-    if row.cls is None and row.bbox is None:
+    if row.cls is None and row.bbox is None and row.rpn is None:
         parts.append(Formula("the detector's own losses"))
+    elif row.joint:
+        parts.append(Formula(row.cls or "", "loss "))
     else:
         parts.append(Formula(row.cls or "the detector's own", "cls  "))
         parts.append(Formula(row.bbox or "the detector's own", "bbox "))
+    if row.rpn is not None:
+        parts.append(Formula(row.rpn, "rpn  "))
     if row.state == "failed" and row.reason:
         parts.append(Formula(row.reason, "why  "))
     return Group(*parts)

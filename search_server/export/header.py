@@ -99,6 +99,8 @@ def _result(facts: Evidence) -> list[str]:
 def _setting(facts: Evidence, spec: TrialSpec) -> list[str]:
     definition = LossDefinition.from_json(spec.definition)
     texts = {branch: branch_text(definition.branch(branch)) for branch in BRANCHES}
+    if definition.rpn is not None:
+        texts["rpn"] = branch_text(definition.rpn)
     versions = ", ".join(f"{name} {value}" for name, value in sorted(facts.versions.items()))
     lines = [
         _line("loss name", json.dumps(definition.name)),

@@ -6,10 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 from numpy.random import Generator
 
 from losses import ExpressionBranch, LossDefinition, space_role
 from primitives import Expression, PrimitivesError, SearchSpace, grow, parse
+from search_server.searchers.parameters import Parameters
 from search_server.spec import Searcher as SearcherSpec
 
 Draw = Callable[[Generator], Expression]
@@ -27,6 +29,9 @@ class Problem:
         alpha: class balance of sigmoid losses; None: no weighting.
         named: loss definitions that open the first generation.
         alternate: one branch a generation, in turn, instead of all at once.
+        window: W of `Searcher.sees`.
+        seed: of the job.
+        parameters: what a policy search searches; `spaces` is empty then.
     """
 
     spaces: Mapping[str, SearchSpace]
@@ -35,6 +40,9 @@ class Problem:
     alpha: float | None = None
     named: tuple[LossDefinition, ...] = ()
     alternate: bool = False
+    window: int = 16
+    seed: int = 0
+    parameters: Parameters | None = None
 
     def expression(self, definition: LossDefinition, branch: str) -> Expression | None:
         """A definition's expression of a branch, in the branch's space; None if it has none."""
@@ -86,10 +94,11 @@ class Proposal:
     """One way to make a candidate; it can be drawn from again and again.
 
     Attributes:
-        origin: named, random, mutation or crossover.
+        origin: named, random, mutation, crossover, policy or mean.
         parents: indices of the candidates it is made from.
         start: the definition whose branches in `draws` are replaced.
-        draws: by branch, gives a new expression at every call.
+        draws: by branch, gives a new expression at every call; empty where `start` is the
+            candidate itself, which is then not verified.
         limit: at most so many draws, 1 where they are not random; None: as many as the spec allows.
     """
 
@@ -103,15 +112,20 @@ class Proposal:
 class Searcher(ABC):
     """Proposes candidates and learns from their results.
 
-    **Contract.** Before `ask(k)`, `tell` was called with the results of candidates 0 .. k - W, each
-    once, in that order, and with no other. What `ask` proposes is a function of these, of the index
-    and of `rng`; nothing else may enter (no clock, no global generator). A resumed search tells a
-    new searcher all of them again, in the same order, so it goes on as if nothing had happened.
+    **Contract.** Before `ask(k)`, `tell` was called with the results of candidates 0 .. `sees(k)`,
+    each once, in that order, and with no other. What `ask` proposes is a function of these, of the
+    index and of `rng`; nothing else may enter (no clock, no global generator). A resumed search
+    tells a new searcher all of them again, in the same order, so it goes on as if nothing had
+    happened.
     """
 
-    def __init__(self, settings: SearcherSpec, problem: Problem) -> None:
-        self.settings = settings
+    def __init__(self, problem: Problem) -> None:
         self.problem = problem
+
+    def sees(self, index: int) -> int:
+        """The last candidate whose result `ask(index)` depends on, below `index`; negative: it
+        depends on none. Never falls as `index` rises."""
+        return index - self.problem.window
 
     @abstractmethod
     def ask(self, index: int, rng: Generator) -> Iterator[Proposal]:
@@ -123,6 +137,14 @@ class Searcher(ABC):
     @abstractmethod
     def tell(self, observation: Observation) -> None:
         """The result of the next candidate."""
+
+
+class TreeSearcher(Searcher):
+    """What the searchers of expressions have in common: generations, named losses and growth."""
+
+    def __init__(self, settings: SearcherSpec, problem: Problem) -> None:
+        super().__init__(problem)
+        self.settings = settings
 
     def active(self, index: int) -> tuple[str, ...]:
         """The branches that candidate `index` searches."""
@@ -163,6 +185,11 @@ class Searcher(ABC):
     def _growth(self, branch: str) -> Draw:
         space, depth = self.problem.spaces[branch], self.settings.depth
         return lambda rng: grow(space, rng, min_depth=depth.min, max_depth=depth.max)
+
+
+def generator(seed: int, index: int) -> Generator:
+    """The generator of candidate `index`: its own, so that it depends on nothing drawn before."""
+    return np.random.default_rng([seed, index])
 
 
 def always(expression: Expression) -> Draw:

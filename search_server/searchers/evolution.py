@@ -13,7 +13,7 @@ from search_server.searchers.base import (
     Observation,
     Problem,
     Proposal,
-    Searcher,
+    TreeSearcher,
     always,
     indices,
 )
@@ -22,7 +22,7 @@ from search_server.spec import Searcher as SearcherSpec
 MUTATIONS = {"subtree": mutate_subtree, "point": mutate_point, "hoist": hoist}
 
 
-class EvolutionSearcher(Searcher):
+class EvolutionSearcher(TreeSearcher):
     """Tree evolution over the searched branches (CSE-AutoLoss, section 3).
 
     First generation: the named losses, then random growth. Later: crossover of two parents,

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from numpy.random import Generator
 
-from search_server.searchers.base import Observation, Proposal, Searcher
+from search_server.searchers.base import Observation, Proposal, TreeSearcher
 
 
-class RandomSearcher(Searcher):
+class RandomSearcher(TreeSearcher):
     """The searcher to beat: it learns nothing, whatever it sees."""
 
     def tell(self, observation: Observation) -> None:

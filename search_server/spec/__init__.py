@@ -21,6 +21,7 @@ from search_server.spec.models import (
     JobSpec,
     SplitSpec,
 )
+from search_server.spec.policy import PapSpec, PolicySearcher
 
 __all__ = [
     "BRANCHES",
@@ -33,6 +34,8 @@ __all__ = [
     "JobSpec",
     "Limits",
     "NamedPair",
+    "PapSpec",
+    "PolicySearcher",
     "Proxy",
     "Resources",
     "Searcher",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -66,7 +66,7 @@ class NamedPair(Part):
 
 
 class Searcher(Part):
-    """Who proposes candidates, and how.
+    """Who proposes expressions, and how. The searcher of parameters is in `spec.policy`.
 
     Attributes:
         population: candidates in a generation; also the size of a cohort of the simulation. See
@@ -90,6 +90,13 @@ class Searcher(Part):
     mutate: Mutation = Mutation()
     depth: Depth = Depth()
 
+    @field_validator("type", mode="before")
+    @classmethod
+    def _known(cls, value: object) -> object:
+        if value not in ("evolution", "random"):
+            raise ValueError("it must be evolution, random or policy")
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> Searcher:
         if self.random + self.mutation + self.crossover <= 0:
@@ -103,10 +110,36 @@ class Searcher(Part):
         return self
 
 
+class Rejection(Part):
+    """AutoLoss-Zero's two filters: loss rejection, and the gradient-equivalence check.
+
+    Attributes:
+        steps: of gradient descent on the predictions of five fixed samples.
+        learning_rate: largest step at the start, in logits or in box deltas; it falls to 0.
+        threshold: least gain of the metric, which is in [0, 1].
+        digits: significant digits to which the gradient norms of equivalent losses agree; null:
+            no check.
+    """
+
+    steps: int = Field(default=80, ge=10, le=10_000)
+    learning_rate: float = Field(default=0.3, gt=0, le=100)
+    threshold: float = Field(default=0.6, gt=0, le=1)
+    digits: int | None = Field(default=2, ge=1, le=15)
+
+
 class Verify(Part):
-    """Convergence property verification: at most `max_draws` draws for one way to make one."""
+    """What a drawn expression has to pass before anything is trained with it.
+
+    Attributes:
+        max_draws: draws for one way to make a candidate, per branch.
+        method: `convergence` is convergence property verification, `rejection` AutoLoss-Zero's
+            two filters; null: `rejection` for the spaces of AutoLoss-Zero, else `convergence`.
+        rejection: settings of the second.
+    """
 
     max_draws: int = Field(default=50_000, ge=1, le=10_000_000)
+    method: Literal["convergence", "rejection"] | None = None
+    rejection: Rejection = Rejection()
 
 
 class Simulate(Part):

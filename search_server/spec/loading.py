@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from search_server.errors import SpecError
@@ -64,7 +64,11 @@ def check_spec(data: Mapping[str, Any], source: object, folder: Path | None = No
     try:
         return JobSpec.model_validate(dict(data), context={"folder": folder})
     except ValidationError as error:
-        details = error.errors(include_url=False)
+        details = [
+            detail
+            for detail in error.errors(include_url=False)
+            if detail["type"] != "default_factory_not_called"  # only follows from another one
+        ]
         raise explained(details[0], source, len(details) - 1) from None
 
 
@@ -170,18 +174,25 @@ def _is_variant(part: int | str) -> bool:
 
 def _similar(loc: tuple[int | str, ...]) -> str:
     """The fields that exist at a place, the most similar first."""
-    model: Any = JobSpec
+    models: dict[str, Any] = {"": JobSpec}
     for part in loc[:-1]:
-        fields = getattr(model, "model_fields", {})
+        if part in models:  # the tag of a union's member
+            models = {"": models[str(part)]}
+            continue
+        fields = getattr(next(iter(models.values()), None), "model_fields", {})
         if part not in fields:
             return ""
-        model = _model_of(fields[part].annotation)
-    names = list(getattr(model, "model_fields", {}))
+        models = dict(_models_of(fields[part].annotation))
+    names = list(getattr(next(iter(models.values()), None), "model_fields", {}))
     close = difflib.get_close_matches(str(loc[-1]), names, n=1)
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(names)}"
 
 
-def _model_of(annotation: Any) -> Any:
-    """The model in an annotation such as `Simulate | None`."""
-    members = (annotation, *getattr(annotation, "__args__", ()))
-    return next((member for member in members if hasattr(member, "model_fields")), None)
+def _models_of(annotation: Any, tag: str = "") -> Iterator[tuple[str, Any]]:
+    """The models in an annotation such as `Simulate | None`, each with its tag in the union."""
+    if hasattr(annotation, "model_fields"):
+        yield tag, annotation
+    for extra in getattr(annotation, "__metadata__", ()):
+        tag = extra.tag if isinstance(extra, Tag) else tag
+    for member in get_args(annotation):
+        yield from _models_of(member, tag)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from losses import CATALOG, DefinitionError, LossDefinition, LossesError, space_role
 from primitives import SPACES, PrimitivesError, SearchSpace
@@ -19,7 +19,9 @@ from search_server.spec.budgets import (
     Resources,
     Searcher,
     Seed,
+    Verify,
 )
+from search_server.spec.policy import PAP, PapSpec, PolicySearcher, of_type
 
 BRANCHES = ("cls", "bbox")
 Weight = Annotated[float, Field(gt=0, le=1e6)]
@@ -63,8 +65,10 @@ class BranchSpec(Part):
     @classmethod
     def _known(cls, value: str | dict[str, Any]) -> str | dict[str, Any]:
         if isinstance(value, str):
+            if value == PAP:
+                raise ValueError("pap is a loss of the boxes too: it is searched as cls, alone")
             if value not in SPACES:
-                names = ", ".join(SPACES)
+                names = ", ".join([*SPACES, PAP])
                 raise ValueError(f"it must be one of {names}, or a mapping that defines one")
             return value
         try:
@@ -91,16 +95,40 @@ class ClsSpec(BranchSpec):
     alpha: Annotated[float, Field(gt=0, lt=1)] | None = 0.25
 
 
-class Branches(Part):
-    """The branches that are searched; one left out keeps what `fixed` or the detector says."""
+# The tags show in no message: see `loading`.
+ExpressionOrPap = Annotated[
+    Annotated[ClsSpec, Tag("[expression]")] | Annotated[PapSpec, Tag("[pap]")],
+    Discriminator(lambda given: of_type(given, "space", PAP, "[pap]", "[expression]")),
+]
+AnySearcher = Annotated[
+    Annotated[Searcher, Tag("[tree]")] | Annotated[PolicySearcher, Tag("[policy]")],
+    Discriminator(lambda given: of_type(given, "type", "policy", "[policy]", "[tree]")),
+]
 
-    cls: ClsSpec | None = None
+
+class Branches(Part):
+    """The branches that are searched; one left out keeps what `fixed` or the detector says.
+
+    Attributes:
+        cls: with space `pap`, the loss of both branches.
+        rpn: two-stage detectors, beside a `pap` as cls: the loss of the region proposal network.
+    """
+
+    cls: ExpressionOrPap | None = None
     bbox: BranchSpec | None = None
+    rpn: PapSpec | None = None
 
     @model_validator(mode="after")
-    def _any(self) -> Branches:
+    def _together(self) -> Branches:
         if self.cls is None and self.bbox is None:
             raise ValueError("at least one of cls and bbox must be searched")
+        if not isinstance(self.cls, PapSpec):
+            if self.rpn is not None:
+                raise ValueError("rpn is searched together with a cls of space pap only")
+        elif self.bbox is not None:
+            raise ValueError("pap as cls is a loss of the boxes too: leave bbox out")
+        elif self.cls.size + (0 if self.rpn is None else self.rpn.size) == 0:
+            raise ValueError("there is nothing to search: no function and no gradient scale")
         return self
 
 
@@ -117,7 +145,8 @@ class JobSpec(Part):
         iou_centerness: FCOS and ATSS: the centerness target is the IoU; for every candidate.
         baseline: `default` (the detector's own losses), a catalogue name, or a loss definition;
             its `iou_centerness` is the job's.
-        candidates: how many candidates are made, the baseline not counted.
+        candidates: how many candidates are made, the baseline not counted. It follows from the
+            searcher where that is `policy`, and so does the window.
         window: W, the k-th `ask` sees exactly the results of candidates 0 .. k-W. With a window
             as large as the population, the least that a simulation allows, the first candidate of
             a generation sees only the first of the generation before it, and the last one all of
@@ -133,10 +162,10 @@ class JobSpec(Part):
     fixed: dict[Literal["cls", "bbox"], dict[str, Any]] = Field(default_factory=dict)
     iou_centerness: bool = False
     baseline: str | dict[str, Any] = "default"
-    searcher: Searcher = Searcher()
+    searcher: AnySearcher = Searcher()
     funnel: Funnel = Funnel()
-    candidates: int = Field(default=32, ge=1, le=10_000_000)
-    window: int = Field(default=16, ge=1, le=10_000_000)
+    candidates: int = Field(default_factory=lambda given: _following(given)[0], ge=1, le=10**8)
+    window: int = Field(default_factory=lambda given: _following(given)[1], ge=1, le=10**8)
     resources: Resources = Resources()
     limits: Limits = Limits()
     seed: Seed = 0
@@ -161,6 +190,7 @@ class JobSpec(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> JobSpec:
+        _check_kind(self)
         population, simulate = self.searcher.population, self.funnel.simulate
         for branch, given in self.searched.items():
             fitting = (space_role(given.search_space) == "box") == (branch == "bbox")
@@ -199,9 +229,15 @@ class JobSpec(Part):
 
     @property
     def searched(self) -> dict[str, BranchSpec]:
-        """The searched branches by name, `cls` first."""
+        """The branches whose expressions are searched, by name, `cls` first."""
         pairs = ((branch, getattr(self.branches, branch)) for branch in BRANCHES)
-        return {branch: given for branch, given in pairs if given is not None}
+        return {branch: given for branch, given in pairs if isinstance(given, BranchSpec)}
+
+    @property
+    def parameterized(self) -> dict[str, PapSpec]:
+        """The branches whose parameters are searched, by name, `cls` first."""
+        pairs = (("cls", self.branches.cls), ("rpn", self.branches.rpn))
+        return {branch: given for branch, given in pairs if isinstance(given, PapSpec)}
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, as the store keeps it; paths are absolute."""
@@ -211,6 +247,62 @@ class JobSpec(Part):
     def from_json(cls, data: Mapping[str, Any]) -> JobSpec:
         """The spec that `to_json` gave."""
         return cls.model_validate(dict(data))
+
+
+def _following(given: Mapping[str, Any]) -> tuple[int, int]:
+    """The candidates and the window of a spec that does not give them."""
+    searcher = given["searcher"]
+    if isinstance(searcher, PolicySearcher):
+        return searcher.candidates, searcher.samples
+    return 32, 16
+
+
+def _check_kind(spec: JobSpec) -> None:
+    """A policy searches parameters, the others search expressions; what the other kind is told by
+    other fields would do nothing.
+
+    Raises:
+        Misfit: names the field.
+    """
+    searcher = spec.searcher
+    if not isinstance(searcher, PolicySearcher):
+        if spec.parameterized:
+            allowed = "pap is searched by the searcher `policy`: set searcher.type"
+            raise Misfit("branches.cls.space", PAP, allowed)
+        return
+    for branch, given in spec.searched.items():
+        allowed = "the searcher `policy` searches the parameters of space pap"
+        raise Misfit(f"branches.{branch}.space", given.search_space.name, allowed)
+    follow = f"{searcher.rounds} rounds of {searcher.samples} samples"
+    idle = {
+        "mode": (spec.mode, "joint", "there are no generations that could alternate"),
+        "fixed": (spec.fixed, {}, "pap is the loss of both branches"),
+        "iou_centerness": (spec.iou_centerness, False, "a ranking loss has no centerness"),
+        "funnel.simulate": (
+            spec.funnel.simulate,
+            None,
+            "every sample of a round is trained, and its AP is the reward",
+        ),
+        "funnel.verify": (spec.funnel.verify, Verify(), "no expressions are drawn"),
+        "candidates": (
+            spec.candidates,
+            searcher.candidates,
+            f"it follows from {follow} and the last mean; leave it out",
+        ),
+        "window": (spec.window, searcher.samples, f"it follows from {follow}; leave it out"),
+    }
+    for field, (found, wanted, why) in idle.items():
+        if found != wanted:
+            shown = {"None": "null", "False": "false"}.get(str(wanted), str(wanted))
+            if isinstance(wanted, Verify):
+                shown = "left out"
+            allowed = f"with the searcher `policy` it must be {shown}: {why}"
+            raise Misfit(field, _plain(found), allowed)
+
+
+def _plain(value: object) -> object:
+    """A value as it was written."""
+    return value.model_dump(mode="json") if isinstance(value, Part) else value
 
 
 def resolved(value: str, info: ValidationInfo) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 JobState = Literal["created", "running", "interrupted", "done", "failed", "cancelled"]
 CandidateState = Literal["open", "dropped", "done", "failed"]
 TrialState = Literal["running", "done", "diverged", "timeout", "failed"]
-Origin = Literal["baseline", "named", "random", "mutation", "crossover"]
+Origin = Literal["baseline", "named", "random", "mutation", "crossover", "policy", "mean"]
 Stage = Literal["simulate", "proxy"]
 
 JOB_STATES: tuple[str, ...] = get_args(JobState)

@@ -12,13 +12,14 @@ import pytest
 
 from losses import CATALOG, ExpressionBranch, LossDefinition
 from primitives import SPACES, Expression, parse
-from search_server.candidates import Draws, NothingNew, Stopped, find_candidate, generator
+from search_server.candidates import Draws, NothingNew, Stopped, find_candidate
 from search_server.searchers import (
     EvolutionSearcher,
     Observation,
     Problem,
     Proposal,
     RandomSearcher,
+    generator,
 )
 from search_server.spec import Searcher
 

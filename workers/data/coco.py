@@ -39,9 +39,9 @@ def load_coco(annotations: Path | str) -> dict[str, Any]:
         raise DataError(path, f"is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise DataError(path, "is not COCO: expected an object with 'images' and 'annotations'")
-    for key, fields in _NEEDED.items():
-        _check_list(path, content, key, fields)
-    _check_names(path, content["categories"])
+    for key in _NEEDED:
+        _check_list(path, content, key)
+    check_names(path, content["categories"])
     _check_references(path, content, "image", "images")
     _check_references(path, content, "category", "categories")
     return content
@@ -152,24 +152,40 @@ def _check_classes(path: str, found: tuple[str, ...], expected: tuple[str, ...])
         )
 
 
-def _check_list(path: Path, content: dict[str, Any], key: str, fields: tuple[str, ...]) -> None:
+def _check_list(path: Path, content: dict[str, Any], key: str) -> None:
     entries = content.get(key)
     if not isinstance(entries, list):
         raise DataError(path, f"is not COCO: it has no list {key!r}")
-    seen = set()
+    seen: set[Any] = set()
     for number, entry in enumerate(entries):
-        for field in fields:
-            if not isinstance(entry, dict) or field not in entry:
-                raise DataError(path, f"is not COCO: {key}[{number}] has no {field!r}")
-        if not isinstance(entry["id"], int | str):
-            raise DataError(path, f"{key}[{number}] has the id {entry['id']!r}")
-        if entry["id"] in seen:
-            raise DataError(path, f"{key}[{number}] has the id {entry['id']!r} of another one")
-        seen.add(entry["id"])
-        if key == "images" and not isinstance(entry["file_name"], str):
-            raise DataError(path, f"images[{number}] has the file_name {entry['file_name']!r}")
-        if key == "annotations":
-            _check_box(path, number, entry["bbox"])
+        check_entry(path, key, number, entry, seen)
+
+
+def check_entry(path: Path, key: str, number: int, entry: Any, seen: set[Any]) -> None:
+    """Whether one entry of a list of a COCO file has what detectors need.
+
+    Args:
+        path: The file, for errors.
+        key: "categories", "images" or "annotations".
+        number: Where in the list the entry is, from 0.
+        entry: What is there.
+        seen: The ids of the entries before it; the entry's own is added.
+
+    Raises:
+        DataError: It has not, or its id is that of another one.
+    """
+    for field in _NEEDED[key]:
+        if not isinstance(entry, dict) or field not in entry:
+            raise DataError(path, f"is not COCO: {key}[{number}] has no {field!r}")
+    if not isinstance(entry["id"], int | str):
+        raise DataError(path, f"{key}[{number}] has the id {entry['id']!r}")
+    if entry["id"] in seen:
+        raise DataError(path, f"{key}[{number}] has the id {entry['id']!r} of another one")
+    seen.add(entry["id"])
+    if key == "images" and not isinstance(entry["file_name"], str):
+        raise DataError(path, f"images[{number}] has the file_name {entry['file_name']!r}")
+    if key == "annotations":
+        _check_box(path, number, entry["bbox"])
 
 
 def _check_references(path: Path, content: dict[str, Any], key: str, target: str) -> None:
@@ -184,7 +200,12 @@ def _check_references(path: Path, content: dict[str, Any], key: str, target: str
             )
 
 
-def _check_names(path: Path, categories: list[dict[str, Any]]) -> None:
+def check_names(path: Path, categories: list[dict[str, Any]]) -> None:
+    """Whether categories have names of their own.
+
+    Raises:
+        DataError: There is none, or two have one name, or one has none.
+    """
     if not categories:
         raise DataError(path, "has no categories")
     names = set()

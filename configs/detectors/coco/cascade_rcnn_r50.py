@@ -1,0 +1,2 @@
+# Cascade R-CNN (Cai and Vasconcelos, 2018) with ResNet-50: mmdet's own 12 epochs on COCO 2017, 8 x 2 images.
+_base_ = ["mmdet::cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py"]
