@@ -104,8 +104,10 @@ Branch = ExpressionBranch | StockBranch | RankingBranch
 
 
 def space_json(space: SearchSpace) -> str | dict[str, Any]:
-    """A space's name if it is built in, else its JSON form."""
-    return space.name if SPACES.get(space.name) == space else space.to_json()
+    """A space's name if it is the one that the loss of its role takes by itself, else its JSON
+    form: a built-in space of another kind is spelt out, so that a config says all it needs."""
+    built_in = space.name in _ROLES and SPACES[space.name] == space
+    return space.name if built_in else space.to_json()
 
 
 def branch_from_json(data: Any, where: str) -> Branch | None:

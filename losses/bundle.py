@@ -15,6 +15,11 @@ from losses.errors import LossesError
 
 # in this order: the stand-in has to be there before anything imports mmdet
 _ROOTS = ("losses.mmcv_ops", "losses.expression_losses", "losses.head_factory")
+_RANKING_ROOTS = (
+    "losses.ranking_losses",
+    "losses.ranking_box_losses",
+    "losses.ranking_head_factory",
+)
 _PACKAGES = ("primitives", "losses")
 
 
@@ -27,7 +32,7 @@ class _Module:
     tree: ast.Module
 
 
-def bundle_source(header: str = "") -> str:
+def bundle_source(header: str = "", *, ranking: bool = False) -> str:
     """Source of one module that registers the losses and heads, and the stand-in for mmcv's ops.
 
     It imports torch, torchvision, NumPy and mmdet, and nothing of this project. Put its name into
@@ -35,12 +40,13 @@ def bundle_source(header: str = "") -> str:
 
     Args:
         header: text to put above as comments; every line becomes one comment line.
+        ranking: also the ranking losses and their heads.
 
     Raises:
         LossesError: two modules use one name for different things, or an import between them is
             of a form that cannot be left out.
     """
-    modules = _in_order()
+    modules = _in_order(ranking)
     _check_names(modules)
     comments = [f"# {_printable(line)}".rstrip() for line in header.split("\n") if header]
     parts = ["\n".join(comments), '"""Searched losses for mmdet: self-contained, generated."""']
@@ -55,12 +61,12 @@ def _printable(line: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
-def bundled_modules() -> tuple[str, ...]:
+def bundled_modules(*, ranking: bool = False) -> tuple[str, ...]:
     """Names of the project's modules that `bundle_source` joins, in order."""
-    return tuple(module.name for module in _in_order())
+    return tuple(module.name for module in _in_order(ranking))
 
 
-def _in_order() -> list[_Module]:
+def _in_order(ranking: bool) -> list[_Module]:
     done: dict[str, _Module] = {}
     active: list[str] = []
     late: list[str] = []
@@ -82,7 +88,7 @@ def _in_order() -> list[_Module]:
         active.pop()
         done[name] = module
 
-    for root in _ROOTS:
+    for root in (*_ROOTS, *(_RANKING_ROOTS if ranking else ())):
         visit(root)
     while late:
         visit(late.pop())

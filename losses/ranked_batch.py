@@ -57,7 +57,8 @@ class RankedBatch:
 
     def at_places(self, values: Tensor) -> Tensor:
         """(A * C,) zeros with the (P,) values of the positives at their own class."""
-        return torch.zeros_like(self.logits).index_put((self.places,), values.to(self.scores.dtype))
+        values = values.to(self.scores.dtype)
+        return torch.zeros_like(self.logits).index_put((self.places,), values)
 
     @property
     def zero(self) -> Tensor:

@@ -22,7 +22,9 @@ _LARGEST_BOX_LOSS: Mapping[str, float] = {"GIoULoss": 2.0, "IoULoss": 1.0}
 class BoxRankingLoss(RankingLoss):
     """Base of the losses that have a classification and a box part of their own."""
 
-    def __init__(self, box_loss: str = "GIoULoss", box_weight: float = 1.0, **settings: Any) -> None:
+    def __init__(
+        self, box_loss: str = "GIoULoss", box_weight: float = 1.0, **settings: Any
+    ) -> None:
         """
         Args:
             box_loss: GIoULoss (1 - GIoU), or IoULoss, in its linear form (1 - IoU).
@@ -34,9 +36,7 @@ class BoxRankingLoss(RankingLoss):
         """
         super().__init__(**settings)
         if box_loss not in _LARGEST_BOX_LOSS:
-            raise ValueError(
-                f"box_loss must be {' or '.join(_LARGEST_BOX_LOSS)}, got {box_loss!r}"
-            )
+            raise ValueError(f"box_loss must be {' or '.join(_LARGEST_BOX_LOSS)}, got {box_loss!r}")
         linear = {"mode": "linear"} if box_loss == "IoULoss" else {}
         self.box_loss = MODELS.build({"type": box_loss, "reduction": "none", **linear})
         self.box_weight = box_weight
@@ -81,9 +81,7 @@ class ALRPRankingLoss(BoxRankingLoss):
         """``loss_cls`` (1 less the precision) and ``loss_bbox``, balanced."""
         errors = self.box_loss(batch.boxes, batch.goals)
         errors = errors / (self.largest_box_loss * (1.0 - batch.tau))
-        cls, rank, order = alrp_loss(
-            batch.logits, batch.targets, errors.detach(), delta=self.delta
-        )
+        cls, rank, order = alrp_loss(batch.logits, batch.targets, errors.detach(), delta=self.delta)
         falling = order.flip(0)
         localisation = errors[falling].cumsum(0) / rank[falling].detach()
         cls = self.loss_weight * (cls + batch.zero)

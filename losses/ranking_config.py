@@ -5,7 +5,15 @@ from typing import Any
 
 from losses.definition import LossDefinition
 from losses.errors import DefinitionError
-from losses.families import FAMILIES, RANKING_HEAD, Family, rpn_head, type_name
+from losses.families import (
+    FAMILIES,
+    RANKING_HEAD,
+    Family,
+    box_heads,
+    model_part,
+    rpn_head,
+    type_name,
+)
 from losses.ranking_branch import RankingBranch
 
 # of a `train_cfg`: the sampler that a ranking loss has taken the place of; mmdet does not read it
@@ -26,6 +34,13 @@ def check_ranking(definition: LossDefinition, family: Family) -> None:
             )
     if definition.rpn is not None and not family.two_stage:
         raise DefinitionError(f"must be null: {family.name} has no region proposal network", "rpn")
+
+
+def ranks(config: Mapping[str, Any]) -> bool:
+    """Whether a detector's config, or its ``model`` part, has a head with a ranking loss."""
+    model = model_part(config)
+    heads = [*box_heads(model), model.get("rpn_head")]
+    return any(isinstance(h, Mapping) and type_name(h.get("type")) == RANKING_HEAD for h in heads)
 
 
 def unwrap_ranking(head: dict[str, Any]) -> dict[str, Any] | None:

@@ -7,7 +7,8 @@ from typing import Any
 from mmdet.registry import MODELS
 from torch import nn
 
-from losses.errors import UnsupportedHeadError
+from losses.errors import DefinitionError, UnsupportedHeadError
+from losses.ranking_box_losses import ALRPRankingLoss, RankSortRankingLoss
 from losses.ranking_heads import (
     AnchorHeadRanking,
     ATSSHeadRanking,
@@ -15,6 +16,7 @@ from losses.ranking_heads import (
     RankingFeed,
     RPNHeadRanking,
 )
+from losses.ranking_losses import APRankingLoss, PAPRankingLoss, RankingLoss
 
 # mmdet's seams, nearest base class first
 _RANKING_SEAMS: tuple[tuple[str, type[RankingFeed]], ...] = (
@@ -23,6 +25,13 @@ _RANKING_SEAMS: tuple[tuple[str, type[RankingFeed]], ...] = (
     ("RPNHead", RPNHeadRanking),
     ("RetinaHead", AnchorHeadRanking),
     ("RetinaSepBNHead", AnchorHeadRanking),
+)
+
+RANKING_LOSS_MODULES: tuple[type[RankingLoss], ...] = (
+    APRankingLoss,
+    ALRPRankingLoss,
+    PAPRankingLoss,
+    RankSortRankingLoss,
 )
 
 
@@ -56,12 +65,17 @@ def build_ranking_head(
 
     Raises:
         UnsupportedHeadError: the head is unknown or has no seam.
+        DefinitionError: ``loss_ranking`` is none of the ranking losses.
     """
     stock = head if isinstance(head, type) else MODELS.get(head)
     if stock is None:
         raise UnsupportedHeadError(
             str(head), [seam for seam, _ in _RANKING_SEAMS], "not registered"
         )
+    names = [module.__name__ for module in RANKING_LOSS_MODULES]
+    kind = loss_ranking.get("type")
+    if kind not in (*RANKING_LOSS_MODULES, *names):
+        raise DefinitionError(f"must be one of {', '.join(names)}, got {kind!r}", "loss_ranking")
     # dense heads take their number of channels from use_sigmoid, before they build the loss
     settings["loss_cls"] = {**loss_ranking, "use_sigmoid": True}
     return ranking_class(stock)(**settings)

@@ -63,9 +63,7 @@ class RankingFeed:
             losses["loss_bbox"] = self._own_box_loss(prior, own.to(wide), target) + batch.zero
         return losses
 
-    def _in_frame_of(
-        self, priors: Tensor, codes: Tensor, targets: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _in_frame_of(self, priors: Tensor, codes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """(P, 4) predicted and true boxes in the frame of their priors: center 0, sides 1."""
         coder = self.bbox_coder
         # this coder's boxes move and grow with their prior
@@ -107,7 +105,9 @@ class AnchorHeadRanking(RankingFeed):
             sizes, batch_img_metas, device=cls_scores[0].device
         )
         # each level's anchors, image after image, as the targets are
-        priors = [torch.stack(list(map(get_box_tensor, level))) for level in zip(*anchors, strict=True)]
+        priors = [
+            torch.stack(list(map(get_box_tensor, level))) for level in zip(*anchors, strict=True)
+        ]
         targets = self.get_targets(  # type: ignore[attr-defined]
             anchors,
             valid,
@@ -129,7 +129,7 @@ class AnchorHeadRanking(RankingFeed):
         priors: list[Tensor],
         box_targets: list[Tensor],
     ) -> dict[str, Tensor]:
-        """The losses of lists with one tensor a level: maps (B, channels, H, W), else (B, A, ...)."""
+        """The losses of lists with a tensor a level: maps (B, channels, H, W), else (B, A, ...)."""
         return self.ranked_losses(
             _all_rows([level.permute(0, 2, 3, 1) for level in cls_scores], self.num_classes),
             torch.cat([level.reshape(-1) for level in labels]),

@@ -21,7 +21,7 @@ class RankingLoss(nn.Module):
     """Base of the losses; also says to mmdet's box heads that there is no background column.
 
     Attributes:
-        ranks_boxes: it is the loss of the boxes too; else the head's own box loss stands beside it.
+        ranks_boxes: it is the loss of the boxes too; else the head's own box loss is beside it.
     """
 
     ranks_boxes = True
@@ -132,7 +132,8 @@ class PAPRankingLoss(RankingLoss):
             columns = rows_of_all_processes(self._ranked_rows(columns))
             # the mean over the processes has to be the sum of what each gives its own rows
             columns = gradient_times(columns, float(process_count()))
-        loss = pap_loss(*columns.unbind(dim=1), self.control_points, num_topk=self.num_topk)
+        logits, ious, targets = columns.unbind(dim=1)
+        loss = pap_loss(logits, ious, targets, self.control_points, num_topk=self.num_topk)
         return {"loss_pap": self.loss_weight * (loss + batch.zero)}
 
     def _ranked_rows(self, columns: Tensor) -> Tensor:

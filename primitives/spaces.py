@@ -219,9 +219,9 @@ def _check_space_operators(operators: tuple[str, ...]) -> None:
 
 
 # CSE-AutoLoss (tools/search_space.py): its operator set, the multi-class one whole
-_CSE = tuple(
-    "Add Sub Mul Div Neg Abs Exp Log Sqrt Softmax Softplus Sig Sgdf Salf Serf Tanh Relu Sin Cos "
-    "Dot".split()
+_CSE = (
+    *("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Exp", "Log", "Sqrt", "Softmax", "Softplus"),
+    *("Sig", "Sgdf", "Salf", "Serf", "Tanh", "Relu", "Sin", "Cos", "Dot"),
 )
 _NOT_IN_BOX = ("Softmax", "Sgdf", "Salf", "Serf", "Dot")
 

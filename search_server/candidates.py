@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -13,12 +13,14 @@ from losses import LossDefinition
 from primitives import Expression, canonical
 from search_server.errors import JobError
 from search_server.formulas import branch_text
-from search_server.funnel.verification import verify
+from search_server.funnel.filters import Filters
 from search_server.searchers import Observation, Problem, Proposal
+from search_server.spec import Verify
 from search_server.store import CandidateRecord
 from search_server.store.records import Origin, Stage
 
-ACCEPTED, KNOWN = "accepted", "known"
+ACCEPTED, KNOWN, EQUIVALENT = "accepted", "known", "equivalent"
+DEFAULT_FILTERS = Filters(Verify())
 LOOK_EVERY = 64  # draws between two looks at whether to stop
 
 
@@ -42,7 +44,7 @@ class Draws:
     """The draws that led to one candidate: how many had which outcome, and a sample of them.
 
     Every expression that was rejected is a draw; those that passed together, one per branch, are
-    one draw, which is `accepted` or `known`.
+    one draw, which is `accepted`, `known` or `equivalent` to a known one.
     """
 
     keep: int = 0
@@ -66,21 +68,28 @@ def find_candidate(
     proposals: Iterable[Proposal],
     problem: Problem,
     rng: Generator,
-    known: Container[str],
+    known: Collection[str],
     draws: Draws,
     max_draws: int,
     first_stage: str,
     stopped: Callable[[], bool],
+    filters: Filters = DEFAULT_FILTERS,
 ) -> CandidateRecord:
     """The first draw that is verified in every branch and not known; every draw is counted.
+
+    Args:
+        known: keys of the loss definitions that the job has already.
+        filters: what verifies, and whether a definition is equivalent to a known one.
 
     Raises:
         NothingNew: all proposals were used up.
         Stopped: `stopped` said so.
     """
     for proposal in proposals:
+        if proposal.origin == "named" and filters.leave_out(proposal.start, problem):
+            continue
         limit = max_draws if proposal.limit is None else proposal.limit
-        found = _draw(index, proposal, problem, rng, known, draws, limit, stopped)
+        found = _draw(index, proposal, problem, rng, known, draws, limit, stopped, filters)
         if found is not None:
             name = proposal.start.name if proposal.origin == "named" else None
             return _record(index, proposal.origin, proposal.parents, found, first_stage, name)
@@ -92,10 +101,11 @@ def _draw(
     proposal: Proposal,
     problem: Problem,
     rng: Generator,
-    known: Container[str],
+    known: Collection[str],
     draws: Draws,
     limit: int,
     stopped: Callable[[], bool],
+    filters: Filters,
 ) -> LossDefinition | None:
     """Draws branch by branch until all passed and the whole is new; `limit` holds per branch."""
     left = dict.fromkeys(proposal.draws, limit)
@@ -109,7 +119,7 @@ def _draw(
                     raise Stopped
                 left[branch] -= 1
                 drawn = draw(rng)
-                verdict = verify(drawn)
+                verdict = filters.verdict(drawn)
                 if verdict.accepted:
                     passed[branch] = drawn
                 else:
@@ -117,7 +127,11 @@ def _draw(
         definition = proposal.start
         if proposal.origin != "named":
             definition = problem.filled(proposal.start, passed, f"candidate-{index}")
-        outcome = KNOWN if definition.key in known else ACCEPTED
+        outcome = ACCEPTED
+        if definition.key in known:
+            outcome = KNOWN
+        elif filters.equivalent(definition, known):
+            outcome = EQUIVALENT
         draws.note(proposal.origin, passed.values(), outcome)
         if outcome == ACCEPTED:
             return definition

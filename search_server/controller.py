@@ -17,6 +17,7 @@ from search_server.candidates import (
     find_candidate,
 )
 from search_server.executors import Executor
+from search_server.funnel.filters import Filters
 from search_server.jobs import Job, open_job
 from search_server.ledger import Ledger
 from search_server.progress import Progress, snapshot
@@ -150,6 +151,7 @@ def _make(job: Job, ledger: Ledger, draws: Draws, stopped: Callable[[], bool]) -
         max_draws=job.spec.funnel.verify.max_draws,
         first_stage=job.stages.first,
         stopped=stopped,
+        filters=Filters(job.spec.funnel.verify),
     )
 
 

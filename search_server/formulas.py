@@ -156,7 +156,7 @@ def picture(loss: Expression | RankingBranch, path: Path, width: float = 640.0) 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from search_server.function_plots import HEIGHT, draw_functions
+    from search_server.report.function_panels import HEIGHT, draw_functions
     from search_server.report.style import RC
 
     ranking = isinstance(loss, RankingBranch)

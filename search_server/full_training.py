@@ -9,8 +9,8 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from losses import (
     apply_loss,
 )
 from search_server.coco_layout import find_splits
+from search_server.config_options import change_config
 from search_server.errors import JobError
 from search_server.loss_choice import detector_path
 from workers import DetectorError, Split, TrialSpec, WorkersError, build_config, load_detector
@@ -45,8 +46,11 @@ class Training:
         data: `digits`, a folder in COCO layout, or None for the config's own data sets (the digits
             for `digits/...`).
         steps: optimiser steps; None for the config's own schedule.
-        batch_size: images a step; None for the config's own. Only with `data`.
+        batch_size: images a step and process; None for the config's own. Only with `data`.
         seed: None leaves it to the config.
+        options: changes of the config as ``key=value``, after all others; see `change_config`.
+        processes: how many train together, at least 1.
+        cpu: whether they train on the CPU whatever else there is.
     """
 
     detector: str
@@ -55,6 +59,20 @@ class Training:
     steps: int | None = None
     batch_size: int | None = None
     seed: int | None = None
+    options: tuple[str, ...] = ()
+    processes: int = 1
+    cpu: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; `from_json` gives an equal training back."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**values, "definition": self.definition.to_json(), "options": list(self.options)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Training:
+        """The training that `to_json` gave."""
+        definition = LossDefinition.from_json(data["definition"])
+        return cls(**{**data, "definition": definition, "options": tuple(data["options"])})
 
 
 @dataclass(frozen=True)
@@ -67,6 +85,18 @@ class Trained:
     work_dir: Path
     checkpoint: Path | None
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; `from_json` gives an equal record back."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        saved = None if self.checkpoint is None else str(self.checkpoint)
+        return {**values, "work_dir": str(self.work_dir), "checkpoint": saved}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Trained:
+        """The record that `to_json` gave."""
+        saved = None if data["checkpoint"] is None else Path(data["checkpoint"])
+        return cls(**{**data, "work_dir": Path(data["work_dir"]), "checkpoint": saved})
+
 
 def full_config(training: Training) -> Config:
     """The config that is trained.
@@ -74,6 +104,12 @@ def full_config(training: Training) -> Config:
     Raises:
         JobError, LossesError, WorkersError, DataError: detector, loss or data cannot be used.
     """
+    config = _config(training)
+    change_config(config, training.options)
+    return config
+
+
+def _config(training: Training) -> Config:
     path = detector_path(training.detector)
     if training.data is not None or _comes_with_digits(training.detector):
         return _config_on(training, path)
@@ -107,9 +143,10 @@ def _config_on(training: Training, path: Path) -> Config:
         train=train,
         evaluate=evaluate,
         seed=training.seed or 0,
-        steps=training.steps or _own_steps(own, train, batch),
+        steps=training.steps or _own_steps(own, train, batch * training.processes),
         batch_size=batch,
         classes=classes,
+        device="cpu" if training.cpu else "auto",
     )
     config = build_config(spec)
     hooks = dict(config.get("default_hooks") or {})
@@ -148,11 +185,19 @@ def _cut(config: Config, steps: int) -> None:
     config.log_processor = {"type": "LogProcessor", "by_epoch": False}
 
 
-def train_fully(training: Training, work_dir: Path, say: Say) -> Trained:
-    """Trains, evaluates and saves.
+def train_fully(
+    training: Training,
+    work_dir: Path,
+    say: Say,
+    adapt: Callable[[Config], None] | None = None,
+    hooks: Sequence[Hook] = (),
+) -> Trained:
+    """Trains, evaluates and saves, in this process.
 
     Args:
         say: takes a line of progress now and then.
+        adapt: changes the config as its last change, in place.
+        hooks: are registered beside our own.
 
     Raises:
         JobError: the training broke off; the message says why.
@@ -161,12 +206,14 @@ def train_fully(training: Training, work_dir: Path, say: Say) -> Trained:
     config.work_dir = str(work_dir.absolute())
     config.experiment_name = f"train-{time.time_ns()}"
     config.log_level = "ERROR"  # mmengine would list every initialised tensor
+    if adapt is not None:
+        adapt(config)
     keeper, began = ScoreKeeper(), time.monotonic()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # mmdet's about itself: nothing a user can mend
             runner = Runner.from_cfg(config)
-            for hook in (FiniteGuard(), keeper, _Teller(say)):
+            for hook in (FiniteGuard(), keeper, _Teller(say), *hooks):
                 runner.register_hook(hook)
             runner.train()
     except Diverged as event:

@@ -1,13 +1,17 @@
-"""All jobs at a glance: how far each is and the best it found, in one query."""
+"""All jobs at a glance: how far each is, the best it found; a policy search by its rounds."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from itertools import groupby
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, func, select
+from sqlalchemy import Row, and_, case, func, select
 
+from search_server.rounds import Rounds
 from search_server.store.models import Candidate, Job
 
 if TYPE_CHECKING:
@@ -23,6 +27,9 @@ class JobSummary:
         candidates: candidates so far, the baseline not counted.
         trained: those with a fitness.
         best, baseline: AP in [0, 1]; None before there is one.
+        round, rounds: of a policy search, the newest round, from 0 before the first, and how many
+            there will be; None elsewhere.
+        mean: AP of a policy search's final mean, in [0, 1]; None before there is one.
     """
 
     id: str
@@ -36,12 +43,40 @@ class JobSummary:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    round: int | None = None
+    rounds: int | None = None
+    mean: float | None = None
+
+
+@dataclass(frozen=True)
+class RoundSummary:
+    """One round of a policy search.
+
+    Attributes:
+        round: from 1; None for the final mean, which comes last.
+        made: candidates of the round so far.
+        trained: those with a fitness, which moved the policy.
+        zero: those of them whose fitness is 0: most diverged.
+        failed: those that were left out.
+        mean, deviation, best: of the fitness, AP in [0, 1]; None where there is none (the
+            deviation: fewer than two).
+    """
+
+    round: int | None
+    made: int
+    trained: int
+    zero: int
+    failed: int
+    mean: float | None
+    deviation: float | None
+    best: float | None
 
 
 def summaries(store: Store) -> list[JobSummary]:
     """Every job, the newest first."""
     mine, own = Candidate.origin != "baseline", Candidate.origin == "baseline"
     trained = and_(mine, Candidate.fitness.is_not(None), Candidate.state != "failed")
+    final = and_(trained, Candidate.origin == "mean")
     counted = (
         select(
             Candidate.job_id,
@@ -49,6 +84,7 @@ def summaries(store: Store) -> list[JobSummary]:
             func.sum(case((trained, 1), else_=0)).label("trained"),
             func.max(case((trained, Candidate.fitness))).label("best"),
             func.max(case((own, Candidate.fitness))).label("baseline"),
+            func.max(case((final, Candidate.fitness))).label("mean"),
         )
         .group_by(Candidate.job_id)
         .subquery()
@@ -60,9 +96,57 @@ def summaries(store: Store) -> list[JobSummary]:
             func.coalesce(counted.c.trained, 0),
             *(counted.c.best, counted.c.baseline),
             *(Job.created_at, Job.started_at, Job.finished_at),
+            Job.spec["searcher"],
+            counted.c.mean,
         )
         .outerjoin(counted, counted.c.job_id == Job.id)
         .order_by(Job.serial.desc())
     )
     with store.reading() as session:
-        return [JobSummary(*row) for row in session.execute(query)]
+        return [_summary(*row) for row in session.execute(query)]
+
+
+def _summary(*row: Any) -> JobSummary:
+    *facts, searcher, mean = row
+    rounds = Rounds.of(searcher)
+    if rounds is None:
+        return JobSummary(*facts)
+    newest = min(facts[4], rounds.last)
+    return JobSummary(*facts, round=rounds.round(newest) or 0, rounds=rounds.count, mean=mean)
+
+
+def round_summaries(store: Store, job_id: str) -> list[RoundSummary]:
+    """The rounds of a policy search that have begun, then its final mean; empty for another job.
+
+    Raises:
+        JobError: there is no such job.
+    """
+    rounds = Rounds.of_spec(store.job(job_id).spec)
+    if rounds is None:
+        return []
+    query = (
+        select(Candidate.index, Candidate.state, Candidate.fitness)
+        .where(Candidate.job_id == job_id, Candidate.index > 0)
+        .order_by(Candidate.index)
+    )
+    with store.reading() as session:
+        rows = session.execute(query).all()
+    return [
+        _round_summary(number, group)
+        for number, group in groupby(rows, key=lambda row: rounds.round(row.index))
+    ]
+
+
+def _round_summary(number: int | None, rows: Iterable[Row[Any]]) -> RoundSummary:
+    found = list(rows)
+    values = [r.fitness for r in found if r.fitness is not None and r.state != "failed"]
+    return RoundSummary(
+        round=number,
+        made=len(found),
+        trained=len(values),
+        zero=sum(value == 0 for value in values),
+        failed=sum(row.state == "failed" for row in found),
+        mean=fmean(values) if values else None,
+        deviation=stdev(values) if len(values) > 1 else None,
+        best=max(values, default=None),
+    )

@@ -18,7 +18,7 @@ _USUAL: Mapping[str, Any] = {
 
 
 def ranking_text(data: Mapping[str, Any]) -> str:
-    """One line: ``PAP (5 functions, box gradient ×4.12)``, ``AP (delta 1)``, ``aLRP``, ``RankSort``.
+    """One line: ``PAP (5 functions, box gradient ×4.12)``, ``AP (delta 1)``, ``aLRP``.
 
     Args:
         data: a ranking branch as JSON. What is no ranking branch is shown as it can be, because

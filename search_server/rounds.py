@@ -1,4 +1,4 @@
-"""Which round of a policy search a candidate belongs to, from the job's spec as the store has it."""
+"""Which round of a policy search a candidate belongs to, from the job's spec in the store."""
 
 from __future__ import annotations
 

@@ -1,15 +1,25 @@
-"""`lossforge data`: the embedded data set, and what is in any other."""
+"""`lossforge data`: the embedded data set, what is in any other, and splits of it."""
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from search_server.cli.options import JsonOption
 
-app = typer.Typer(no_args_is_help=True, help="The embedded data set, and what is in any other.")
+if TYPE_CHECKING:
+    from workers.data import WrittenSplit
+
+app = typer.Typer(
+    no_args_is_help=True, help="The embedded data set; what is in any other, and splits of it."
+)
+_SPLITS = ("search_train", "search_val", "confirm")
+_LINE_EVERY = 15.0  # seconds
 
 
 @app.command()
@@ -81,6 +91,110 @@ def info(
     for name, count in facts["classes"].items():
         made.add_row(plain(name), str(count))
     out.print(made)
+
+
+@app.command()
+def split(
+    annotations: Annotated[Path, typer.Argument(help="A COCO annotation file of any size.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FOLDER",
+            help="A new folder for the files; default: ANNOTATIONS-splits in the current one.",
+            show_default=False,
+        ),
+    ] = None,
+    ratios: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B[,C]",
+            help="Shares of the images for search_train, search_val and confirm; what they leave "
+            "of 1 is left out.",
+        ),
+    ] = "0.8,0.1,0.1",
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Another seed gives other splits.")
+    ] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Split a COCO annotation file for a search: search_train, search_val and confirm.
+
+    Every image is in one split at most, with all of its annotations, and every class is shared out
+    in the ratios as far as its images allow. The file is read piece by piece; nothing is
+    overwritten, and the folder appears when all is written.
+
+    Example: lossforge data split instances_train2017.json --ratios 0.8,0.1,0.1 -o splits
+    """
+    from search_server.cli.output import console, plain, print_json, table
+    from workers.data import split_annotations
+
+    shares = _ratios(ratios)
+    folder = out or Path(f"{annotations.stem}-splits")
+    with _progress_bar() as progress:
+        made = split_annotations(annotations, folder, shares, seed, progress)
+    if as_json:
+        print_json({"source": annotations, "ratios": shares, "seed": seed, "splits": made})
+        return
+    rows = table("split", "annotations", "images", "boxes", fold=("annotations",))
+    for name, written in made.items():
+        boxes = str(sum(written.boxes.values()))
+        rows.add_row(name, plain(str(written.annotations)), str(written.images), boxes)
+    out_console = console()
+    out_console.print(rows)
+    for line in _gaps(made):
+        out_console.print(plain(line))
+
+
+def _ratios(text: str) -> dict[str, float]:
+    """The share of each split, from `0.8,0.1,0.1`."""
+    from workers.data.splitting import check_ratios
+
+    try:
+        shares = [float(part) for part in text.split(",")]
+        if not 2 <= len(shares) <= len(_SPLITS):
+            raise ValueError(f"{len(shares)} ratios were given")
+        named = dict(zip(_SPLITS, shares, strict=False))
+        check_ratios(named)
+    except ValueError as error:
+        wanted = "give two or three shares for search_train, search_val and confirm: 0.8,0.1,0.1"
+        raise typer.BadParameter(f"{error}; {wanted}", param_hint="--ratios") from error
+    return named
+
+
+def _gaps(made: dict[str, WrittenSplit]) -> list[str]:
+    """A line for every split that lacks classes."""
+    lines = []
+    for name, written in made.items():
+        missing = [title for title, count in written.boxes.items() if not count]
+        if missing:
+            shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+            lines.append(f"{name} has no box of {len(missing)} classes: {shown}")
+    return lines
+
+
+@contextlib.contextmanager
+def _progress_bar() -> Iterator[Callable[[str, float], None]]:
+    """Takes what is done and how much of it: a bar on a terminal, a line now and then elsewhere."""
+    from rich.progress import Progress
+
+    from search_server.cli.output import console, note
+
+    out = console(stderr=True)
+    if not out.is_terminal:
+        lines = {"next": time.monotonic() + _LINE_EVERY}
+
+        def say(doing: str, share: float) -> None:
+            if time.monotonic() >= lines["next"]:
+                lines["next"] = time.monotonic() + _LINE_EVERY
+                note(f"{doing}: {100 * share:.0f} %")
+
+        yield say
+        return
+    with Progress(console=out, transient=True) as bars:
+        bar = bars.add_task("reading", total=1.0)
+        yield lambda doing, share: bars.update(bar, description=doing, completed=share)
 
 
 def _facts(content: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,10 @@ import typer
 from search_server.cli.options import JsonOption, StoreOption, candidate_id, open_store
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from search_server.leaderboard import LeaderboardRow
+    from search_server.overview import JobSummary, RoundSummary
     from search_server.store import CandidateRecord, Store, TrialRecord
 
 
@@ -40,7 +43,8 @@ def jobs(
 ) -> None:
     """List the jobs, the newest first: state, candidates, best AP beside the baseline's.
 
-    With a JOB: how many draws of each kind were rejected why, and what `--trace` kept of them.
+    With a JOB: how many draws of each kind were rejected why, and what `--trace` kept of them; of
+    a policy search its rounds instead. There `mean AP` is the final mean's: what was found.
 
     Example: lossforge jobs --state interrupted
     """
@@ -60,9 +64,14 @@ def jobs(
     if not found:
         out.print("No jobs." if state is None else f"No jobs that are {state.value}.")
         return
+    by_round = any(each.rounds is not None for each in found)
     made = table(
-        *("job", "state", "age", "candidates", "trained", "best AP", "baseline", "why"),
-        right=("age", "candidates", "trained", "best AP", "baseline"),
+        *("job", "state", "age", "candidates"),
+        *(["round"] if by_round else []),
+        *("trained", "best AP"),
+        *(["mean AP"] if by_round else []),
+        *("baseline", "why"),
+        right=("age", "candidates", "round", "trained", "best AP", "mean AP", "baseline"),
         fold=("why",),
     )
     for each in found:
@@ -71,27 +80,39 @@ def jobs(
             each.state,
             age(each.created_at),
             str(each.candidates),
+            *([_round(each)] if by_round else []),
             str(each.trained),
             points(each.best),
+            *([points(each.mean)] if by_round else []),
             points(each.baseline),
             plain(each.reason),
         )
     out.print(made)
 
 
+def _round(job: JobSummary) -> str:
+    """How far a policy search is: 7/40."""
+    return "-" if job.rounds is None else f"{job.round}/{job.rounds}"
+
+
 def _one_job(store: Store, job_id: str, as_json: bool) -> None:
-    """A job's state, its funnel counts by outcome and origin, and its traced draws."""
+    """A job's state, its rounds or its funnel counts by outcome and origin, its traced draws."""
     from search_server.cli.formula import Formula
     from search_server.cli.output import age, console, plain, print_json, table
+    from search_server.overview import round_summaries
 
     job, counts, draws = store.job(job_id), store.counts(job_id), store.draws(job_id)
+    rounds = round_summaries(store, job_id)
     if as_json:
         listed = [{"origin": o, "outcome": why, "count": n} for (o, why), n in counts.items()]
-        print_json({"job": job, "counts": listed, "draws": draws})
+        print_json({"job": job, "counts": listed, "rounds": rounds, "draws": draws})
         return
     out = console()
     why = f": {job.reason}" if job.reason else ""
     out.print(plain(f"{job.id}, {job.state}{why}, created {age(job.created_at)} ago", "bold"))
+    if rounds:
+        out.print(_rounds_table(rounds))
+        return
     origins = sorted({origin for origin, _ in counts})
     totals: dict[str, int] = {}
     for (_, outcome), count in counts.items():
@@ -108,6 +129,26 @@ def _one_job(store: Store, job_id: str, as_json: bool) -> None:
                 str(draw.candidate), draw.origin, plain(draw.outcome), Formula(draw.text)
             )
         out.print(traced)
+
+
+def _rounds_table(rounds: list[RoundSummary]) -> Table:
+    """A policy search, a line per round: the rewards that moved the policy."""
+    from search_server.cli.output import points, table
+
+    names = ("round", "made", "trained", "AP 0", "failed", "mean AP", "± sd", "best AP")
+    made = table(*names, right=names)
+    for each in rounds:
+        made.add_row(
+            "final mean" if each.round is None else str(each.round),
+            str(each.made),
+            str(each.trained),
+            str(each.zero),
+            str(each.failed),
+            points(each.mean),
+            points(each.deviation),
+            points(each.best),
+        )
+    return made
 
 
 def show(
@@ -216,7 +257,8 @@ def _losses(record: CandidateRecord, row: LeaderboardRow) -> list[tuple[str, str
     for branch in ("cls", "rpn"):
         data = record.definition.get(branch)
         if isinstance(data, dict) and data.get("type") == "ranking":
-            facts += [("formula" if branch == "cls" else "rpn", line) for line in _formula(data)]
+            name = "formula" if branch == "cls" else "of rpn"
+            facts += [(name * (not n), line) for n, line in enumerate(_formula(data))]
     return facts
 
 

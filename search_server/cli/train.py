@@ -58,11 +58,31 @@ def train(
         typer.Option(min=1, help="Optimiser steps; default: the config's full schedule."),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="Images a step, with --data.")
+        int | None,
+        typer.Option(min=1, max=4096, help="Images a step and process, with --data."),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1)] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, max=256, help="CPU threads; trials take 1.")
+    ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1024, help="Train on so many GPUs of this machine, a process on each."
+        ),
+    ] = None,
+    cpu_processes: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="The same with processes on the CPU, in place of GPUs."),
+    ] = None,
+    cfg_options: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Change a value of the config, as mmdet's tools do; may be repeated: "
+            "--cfg-options optim_wrapper.optimizer.lr=0.02",
+            show_default=False,
+        ),
     ] = None,
     work_dir: Annotated[
         Path | None,
@@ -75,6 +95,10 @@ def train(
     Give no loss for the detector's own two, --loss-cls or --loss-bbox to replace one of them, and
     both (or --loss) to replace both. The AP of the last evaluation is printed at the end.
 
+    With --gpus N a step takes N times the batch, and the gradients are averaged; learning rate and
+    number of epochs stay as the config says them. docs/multi_gpu.md says what that means for each
+    loss.
+
     Example: lossforge train digits/faster_rcnn --loss-cls cse-autoloss-a --data digits
     """
     from search_server.cli.output import note, one_line, points, print_json, stdout_kept
@@ -82,6 +106,7 @@ def train(
     with stdout_kept():
         import torch
 
+        from search_server.errors import JobError
         from search_server.full_training import Training, train_fully
         from search_server.loss_choice import choose_loss, detector_path
 
@@ -91,8 +116,21 @@ def train(
         if threads is not None:
             torch.set_num_threads(threads)
         note(f"{config} with {definition.name}, in {folder}")
-        training = Training(config, definition, data, steps, batch_size, seed)
-        done = train_fully(training, folder, note)
+        if gpus is not None and cpu_processes is not None:
+            raise JobError("give --gpus or --cpu-processes, not both")
+        number, options = gpus or cpu_processes, tuple(cfg_options or ())
+        training = Training(
+            config, definition, data, steps, batch_size, seed, options,
+            processes=number or 1,
+            cpu=cpu_processes is not None,
+        )  # fmt: skip
+        if number is None:
+            done = train_fully(training, folder, note)
+        else:
+            from search_server.distributed_training import Processes, train_in_processes
+
+            processes = Processes(number, training.cpu, threads)
+            done = train_in_processes(training, folder, processes, note)
     if as_json:
         print_json({"loss": definition.to_json(), **_json(done)})
         return

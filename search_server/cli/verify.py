@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,14 +17,32 @@ if TYPE_CHECKING:
 ACCEPTED, REJECTED, NOT_PARSED = 0, 1, 2
 
 
+class Method(Enum):
+    """How an expression is judged, see `funnel.verify.method` of a spec."""
+
+    convergence = "convergence"
+    rejection = "rejection"
+
+
 def verify(
     expression: Annotated[
         str, typer.Argument(help="The loss in prefix form, for example 'Sub(1,Div(I,U))'.")
     ],
     space: Annotated[
         str,
-        typer.Option(help="multi_cls, binary_cls, box, or a JSON file with a space of your own."),
+        typer.Option(
+            help="multi_cls, binary_cls, box, the same after autoloss_zero_, or a JSON file with a "
+            "space of your own."
+        ),
     ],
+    method: Annotated[
+        Method | None,
+        typer.Option(
+            help="Convergence property verification, or AutoLoss-Zero's loss rejection, which is "
+            "the default for its spaces.",
+            show_default=False,
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Check whether a loss has what training needs; no detector is trained.
@@ -33,8 +52,9 @@ def verify(
     Example: lossforge verify "Sub(1,Div(I,U))" --space box
     """
     from primitives import PrimitivesError, parse
+    from search_server.funnel.filters import Filters
     from search_server.funnel.verification import family_of
-    from search_server.funnel.verification import verify as verify_expression
+    from search_server.spec import Verify
 
     try:
         chosen = read_space(space)
@@ -43,7 +63,8 @@ def verify(
     except PrimitivesError as error:
         note(f"lossforge: {error}")
         raise typer.Exit(NOT_PARSED) from None
-    verdict = verify_expression(parsed)
+    settings = Verify(method=None if method is None else method.value)
+    verdict = Filters(settings).verdict(parsed)
     if json:
         print_json(
             {

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from losses import LossDefinition, LossesError
+from losses.ranking_config import ranks
 from search_server.errors import ExportError
 from search_server.export.check import check
 from search_server.export.choice import choose
@@ -101,7 +102,7 @@ def render(
     if module is not None:
         notes = [f"The losses, heads and metric of {path.name}, exported by Lossforge."]
         notes += ["Apache License 2.0. One process can import one such module."]
-        texts.append(module_source([escaped(note) for note in notes]))
+        texts.append(module_source([escaped(note) for note in notes], ranking=ranks(config)))
     return texts
 
 

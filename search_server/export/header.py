@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from losses import BRANCHES, LossDefinition
+from losses import BRANCHES, LossDefinition, RankingBranch
 from search_server.formulas import branch_text
 from search_server.report.statistics import Spread, by_seed, paired_difference, spread
 
@@ -70,7 +70,7 @@ def header(facts: Evidence, spec: TrialSpec, path: Path, module: str | None) -> 
         *_result(facts),
         *_setting(facts, spec),
         "",
-        "Searched is the loss of one sample; mmdet samples, weights, reduces and scales as ever.",
+        _what_is_searched(LossDefinition.from_json(spec.definition)),
         "",
         *_usage(spec, path, module),
         "",
@@ -115,6 +115,12 @@ def _setting(facts: Evidence, spec: TrialSpec) -> list[str]:
     if facts.candidate is not None and not facts.same_key:
         lines.append(_line("note", "this version would train it differently than it was recorded"))
     return lines
+
+
+def _what_is_searched(definition: LossDefinition) -> str:
+    if isinstance(definition.cls, RankingBranch):
+        return "The loss ranks the scores of a whole batch; nothing is sampled before it."
+    return "Searched is the loss of one sample; mmdet samples, weights, reduces and scales as ever."
 
 
 def _usage(spec: TrialSpec, path: Path, module: str | None) -> list[str]:

@@ -19,13 +19,15 @@ def module_name(path: Path) -> str:
     return f"{stem}_loss"
 
 
-def module_source(lines: list[str]) -> str:
+def module_source(lines: list[str], *, ranking: bool = False) -> str:
     """Source of the loss module.
 
     Args:
         lines: of the comment at its top, already escaped, without line breaks.
+        ranking: whether a head of the config has a ranking loss.
     """
-    return f"{bundle_source(chr(10).join(lines)).rstrip()}\n\n\n{_metric_source()}"
+    bundled = bundle_source("\n".join(lines), ranking=ranking)
+    return f"{bundled.rstrip()}\n\n\n{_metric_source()}"
 
 
 def _metric_source() -> str:

@@ -15,8 +15,8 @@ import numpy as np
 
 from losses import LossDefinition
 from primitives import Expression, Gradient
-from search_server.funnel.rejection import gradient_at
-from search_server.funnel.samples import SAMPLES, samples_of
+from search_server.funnel.rejection import gradient_at, sample_norms
+from search_server.funnel.samples import samples_of
 from search_server.funnel.verification import family_of
 
 
@@ -31,10 +31,7 @@ def gradient_norms(expression: Expression) -> tuple[float, ...] | None:
     samples = samples_of(family_of(expression.space).name)
     with np.errstate(all="ignore"):
         gradient = gradient_at(Gradient(expression, samples.moving), samples, samples.start)
-    if gradient is None:
-        return None
-    norms = np.linalg.norm(gradient.reshape(SAMPLES, -1), axis=1)
-    return tuple(float(norm) for norm in norms)
+    return None if gradient is None else sample_norms(gradient)
 
 
 def equivalent(key: str, known: Iterable[str], digits: int) -> bool:

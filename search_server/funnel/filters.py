@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from losses import ExpressionBranch, LossDefinition
+from losses import LossDefinition
 from primitives import SPACES, Expression, SearchSpace
 from search_server.funnel.equivalence import equivalent
 from search_server.funnel.rejection import reject
 from search_server.funnel.verification import Verdict, verify
+from search_server.searchers import Problem
 from search_server.spec.budgets import Verify
 
 
@@ -27,9 +28,13 @@ def by_rejection(space: SearchSpace, settings: Verify) -> bool:
 
 @dataclass(frozen=True)
 class Filters:
-    """The filters between a draw and the first trial, as a job's spec sets them."""
+    """The filters between a draw and the first trial, as a job's spec sets them.
 
-    settings: Verify = Verify()
+    Attributes:
+        settings: `funnel.verify` of the spec.
+    """
+
+    settings: Verify
 
     def verdict(self, expression: Expression) -> Verdict:
         """What is to be thought of an expression on its own."""
@@ -49,11 +54,11 @@ class Filters:
         )
         return asked and digits is not None and equivalent(definition.key, known, digits)
 
-    def leaves_out(self, definition: LossDefinition, spaces: dict[str, SearchSpace]) -> bool:
-        """Whether a named loss has an expression that a searched space of AutoLoss-Zero lacks."""
+    def leave_out(self, named: LossDefinition, problem: Problem) -> bool:
+        """Whether a named loss has an expression that a searched space of AutoLoss-Zero has not."""
         return any(
             is_autoloss_zero(space)
-            and isinstance(definition.branch(branch), ExpressionBranch)
-            and definition.expressions[branch].space != space
-            for branch, space in spaces.items()
+            and branch in named.expressions
+            and problem.expression(named, branch) is None
+            for branch, space in problem.spaces.items()
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from primitives import Expression, Gradient, to_torch
-from search_server.funnel.samples import Array, Samples, samples_of
+from search_server.funnel.samples import SAMPLES, Array, Samples, samples_of
 from search_server.funnel.verification import Verdict, family_of
 from search_server.spec.budgets import Rejection
 
@@ -17,7 +17,7 @@ NOT_IMPROVED = "predictions not improved"
 LOOK_AFTER = 10
 """Steps after which a loss that has not improved the metric at all is given up."""
 NO_GRADIENT = 1e-6
-"""Norm of a sample's gradient that counts as none: rounding, not a direction."""
+"""Largest norm of the samples' gradients that counts as none: rounding, not a direction."""
 MOMENTUM, SQUARES, FLOOR = 0.9, 0.99, 1e-3
 """Of Adam; a slope well below the floor moves a prediction by less than a full step."""
 
@@ -54,6 +54,12 @@ def gradient_at(descent: Gradient, samples: Samples, predictions: Array) -> Arra
     return gradient if np.isfinite(value.sum() + gradient.sum()) else None
 
 
+def sample_norms(gradient: Array) -> tuple[float, ...]:
+    """Euclidean norm of the gradient by the predictions of each sample."""
+    norms = np.linalg.norm(gradient.reshape(SAMPLES, -1), axis=1)
+    return tuple(float(norm) for norm in norms)
+
+
 def _optimised(
     expression: Expression, samples: Samples, settings: Rejection, measures: dict[str, float]
 ) -> Verdict:
@@ -66,8 +72,11 @@ def _optimised(
         gradient = gradient_at(descent, samples, predictions)
         if gradient is None:
             return _no("non-finite", f"the loss or its gradient, at step {step}", measures)
-        if step == 0 and float(np.abs(gradient).max()) <= NO_GRADIENT:
-            return _no("no gradient", "the predictions have none at the start", measures)
+        if step == 0:
+            norms = sample_norms(gradient)
+            measures |= {f"gradient_norm_{number}": norm for number, norm in enumerate(norms, 1)}
+            if max(norms) <= NO_GRADIENT:
+                return _no("no gradient", "the predictions have none at the start", measures)
         first = MOMENTUM * first + (1 - MOMENTUM) * gradient
         second = SQUARES * second + (1 - SQUARES) * gradient * gradient
         scale = np.sqrt(second / (1 - SQUARES ** (step + 1))) + FLOOR
@@ -83,13 +92,13 @@ def _optimised(
                     measures,
                 )
     after = samples.metric(predictions)
-    gain = after - before
+    gain = (after - before) / (1 - before)
     measures["metric_after"], measures["gain"] = after, gain
     if not gain >= settings.threshold:
         return _no(
             NOT_IMPROVED,
-            f"the metric went from {before:.3g} to {after:.3g}, by {gain:.3g}; at "
-            f"least {settings.threshold:g} is needed",
+            f"the metric went from {before:.3g} to {after:.3g}, {gain:.0%} of the way to 1; at "
+            f"least {settings.threshold:.0%} is needed",
             measures,
         )
     for where in (samples.start, predictions):

@@ -13,19 +13,25 @@ TITLE_PAD = 22.0  # points; room for the IoU's axis, and the same for all four
 def draw_classification(
     value: Axes, gradient: Axes, best: LossCurves | None, baseline: LossCurves | None
 ) -> None:
-    """Loss and gradient over the logit of one class, for an object and for background."""
-    value.set_title("Classification loss", pad=TITLE_PAD)
+    """Loss and gradient over the logit of one class, for an object and for background.
+
+    A ranking loss has no value for one logit: it is drawn over the gap between an object's and a
+    background's. Where only one of the two is such a loss, the other's curves are left out.
+    """
+    ranking = (best or baseline) is not None and bool((best or baseline).ranking)  # type: ignore[union-attr]
+    value.set_title("Ranking loss" if ranking else "Classification loss", pad=TITLE_PAD)
     gradient.set_title("Its gradient", pad=TITLE_PAD)
     for curves, color in ((baseline, BASELINE), (best, BEST)):
-        if curves is None:
+        if curves is None or curves.ranking != ranking:
             continue
         for curve, style in ((curves.positive, "-"), (curves.negative, DASHED)):
-            _line(value, curve.x, curve.value, color, style)
+            if not ranking or style == "-":  # both have one value
+                _line(value, curve.x, curve.value, color, style)
             _line(gradient, curve.x, curve.gradient, color, style)
     for axes in (value, gradient):
-        axes.set_xlabel("logit")
-        axes.set_xlim(-6, 6)
-        axes.set_xticks([-6, -3, 0, 3, 6])
+        axes.set_xlabel("object's logit − background's" if ranking else "logit")
+        axes.set_xlim(*((-2, 2) if ranking else (-6, 6)))
+        axes.set_xticks([-2, -1, 0, 1, 2] if ranking else [-6, -3, 0, 3, 6])
         light_grid(axes, "both")
     gradient.axhline(0, color=MUTED, linewidth=0.8)
 
@@ -48,11 +54,12 @@ def draw_box(
         _iou_axis(axes)
 
 
-def legend_entries() -> list[tuple[str, str, object]]:
-    """Label, colour and line style of every kind of line in the panels."""
+def legend_entries(shown: str = "best") -> list[tuple[str, str, object]]:
+    """Label, colour and line style of every kind of line in the panels; the first two are of what
+    is `shown`, the others of the baseline."""
     return [
-        ("best, object (y = 1)", BEST, "-"),
-        ("best, background (y = 0)", BEST, DASHED),
+        (f"{shown}, object (y = 1)", BEST, "-"),
+        (f"{shown}, background (y = 0)", BEST, DASHED),
         ("baseline, object", BASELINE, "-"),
         ("baseline, background", BASELINE, DASHED),
     ]

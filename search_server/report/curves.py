@@ -8,45 +8,31 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from search_server.report.paths import BOX_SIDE, LOGITS, SHIFTS, Curve
+from search_server.report.ranking_curves import box_curve, rank_curves
+
 if TYPE_CHECKING:
     import torch
+    from losses import RankingBranch
     from torch import nn
-
-#: The path of the classification losses.
-LOGITS = np.linspace(-6.0, 6.0, 121)
-#: The path of the box losses, displacement in widths of the box; 0 is a kink of most of them.
-SHIFTS = np.linspace(0.005, 1.5, 150)
-BOX_SIDE = 32.0
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A loss along a path.
-
-    Attributes:
-        x: (n,) the path: a logit, or a displacement in box widths.
-        value: (n,) the loss of one sample, its weight included.
-        gradient: (n,) d value / d x.
-    """
-
-    x: np.ndarray
-    value: np.ndarray
-    gradient: np.ndarray
-
 
 @dataclass(frozen=True)
 class LossCurves:
     """What a detector's two losses look like.
 
     Attributes:
-        positive: classification loss of an object over its own class's logit; the IoU is 1.
-        negative: classification loss of background over the same logit.
+        positive: classification loss of an object over its own class's logit; the IoU is 1. Of a
+            ranking loss: the loss over the object's logit minus that of a single background.
+        negative: classification loss of background over the same logit. Of a ranking loss: over
+            the same difference, with the slope on the background's logit.
         box: box loss of a square that slides off its equal target.
+        ranking: whether the classification loss is a ranking loss.
     """
 
     positive: Curve
     negative: Curve
     box: Curve
+    ranking: bool = False
 
 
 def loss_curves(detector: str, definition: Mapping[str, Any]) -> LossCurves:
@@ -56,7 +42,12 @@ def loss_curves(detector: str, definition: Mapping[str, Any]) -> LossCurves:
         detector: text of an mmdet config.
         definition: a loss definition as plain JSON; null branches are the detector's own losses.
     """
-    from losses import LossDefinition, apply_loss, detector_family  # isort: skip - before mmdet
+    from losses import (  # isort: skip - before mmdet
+        LossDefinition,
+        RankingBranch,
+        apply_loss,
+        detector_family,
+    )
 
     from mmdet.registry import MODELS
     from mmengine.registry import DefaultScope
@@ -64,20 +55,36 @@ def loss_curves(detector: str, definition: Mapping[str, Any]) -> LossCurves:
     from losses.families import box_heads, model_part
     from workers.detector import parse_detector
 
-    config = apply_loss(parse_detector(detector), LossDefinition.from_json(definition))
+    given = LossDefinition.from_json(definition)
+    config = apply_loss(parse_detector(detector), given)
     head = next(box_heads(model_part(config)))
+    stds = head.get("bbox_coder", {}).get("target_stds", (1.0, 1.0, 1.0, 1.0))
+    ranking = given.cls if isinstance(given.cls, RankingBranch) else None
+    if ranking is not None and ranking.has_box_loss:
+        return ranking_curves(ranking, float(stds[0]))
     with DefaultScope.overwrite_default_scope("mmdet"):
         import mmdet.models  # noqa: F401 - registers the losses
 
-        cls_loss = MODELS.build(head["loss_cls"])
+        cls_loss = None if ranking is not None else MODELS.build(head["loss_cls"])
         box_loss = MODELS.build(head["loss_bbox"])
     decoded = detector_family(config).always_decodes or bool(head.get("reg_decoded_bbox"))
-    stds = head.get("bbox_coder", {}).get("target_stds", (1.0, 1.0, 1.0, 1.0))
+    box = _box(box_loss, None if decoded else float(stds[0]))
+    if ranking is not None:
+        return LossCurves(*rank_curves(ranking), box, ranking=True)
     return LossCurves(
         positive=_classification(cls_loss, label=0),
         negative=_classification(cls_loss, label=1),
-        box=_box(box_loss, None if decoded else float(stds[0])),
+        box=box,
     )
+
+
+def ranking_curves(branch: RankingBranch, std: float = 1.0) -> LossCurves:
+    """The curves of a ranking loss that is the loss of the boxes too.
+
+    Args:
+        std: scale of the centre's delta, for an overlap of deltas.
+    """
+    return LossCurves(*rank_curves(branch), box_curve(branch, std), ranking=True)
 
 
 def _classification(loss: nn.Module, label: int) -> Curve:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from losses import LossDefinition, LossesError, PapFunctions, RankingBranch
 from search_server.report.curve_panels import draw_box, draw_classification, legend_entries
 from search_server.report.curves import LossCurves, loss_curves
 from search_server.report.formula_panel import FormulaPanel
+from search_server.report.function_panels import HEIGHT, draw_functions
 from search_server.report.headline import draw_headline
 from search_server.report.panels import draw_funnel, draw_progress, legend_handles
+from search_server.report.policy_panels import draw_rewards, draw_scales, policy_handles
 from search_server.report.records import Findings, gather
 from search_server.report.style import MUTED, RC, message
 
@@ -36,6 +40,9 @@ DPI = 130
 
 def report(store: Store, job_id: str, path: Path) -> Path:
     """Draws a job as it is now, in whatever state: search, funnel, best formula and its curves.
+
+    A policy search has its rewards and gradient scales by round instead of the funnel, and shows
+    the policy's mean: its functions, formula and curves.
 
     Args:
         path: the PNG file; an existing one is replaced, a missing folder is made.
@@ -57,9 +64,10 @@ def report(store: Store, job_id: str, path: Path) -> Path:
 def draw(findings: Findings) -> Figure:
     """The page as a figure; call it with the style's settings in force."""
     formula = FormulaPanel.of(findings, WIDTH - 2 * MARGIN)
+    rows = _function_rows(findings)
     height = (
         HEADLINE + SPACE + SEARCH + LABELS + LEGEND + SPACE + formula.height
-        + SPACE + CURVES + LABELS + LEGEND
+        + len(rows) * HEIGHT / 72 + SPACE + CURVES + LABELS + LEGEND
     )  # fmt: skip
     figure = Figure(figsize=(WIDTH, height))
     FigureCanvasAgg(figure)
@@ -72,15 +80,56 @@ def draw(findings: Findings) -> Figure:
     inner = WIDTH - 2 * MARGIN
     draw_headline(place(MARGIN, 0.0, inner, HEADLINE), findings, 72 * inner)
     top = HEADLINE + SPACE
-    draw_progress(place(MARGIN + 0.25, top, 6.9, SEARCH), findings)
-    draw_funnel(place(MARGIN + 8.2, top, inner - 8.2, SEARCH), findings)
+    left = place(MARGIN + 0.25, top, 6.9, SEARCH)
+    right = place(MARGIN + 8.2, top, inner - 8.2, SEARCH)
+    if findings.policy is None:
+        draw_progress(left, findings)
+        draw_funnel(right, findings)
+        handles = legend_handles(findings)
+    else:
+        draw_rewards(left, findings, findings.policy)
+        draw_scales(right, findings.policy)
+        handles = policy_handles(findings, findings.policy)
     top += SEARCH + LABELS
-    _legend(place(MARGIN, top, inner, LEGEND), legend_handles(findings))
+    _legend(place(MARGIN, top, inner, LEGEND), handles)
     top += LEGEND + SPACE / 2
     formula.draw(place(MARGIN, top, inner, formula.height))
-    top += formula.height + 1.5 * SPACE
+    top += formula.height
+    for row in rows:
+
+        def in_row(x: float, y: float, across: float, tall: float, start: float = top) -> Axes:
+            return place(MARGIN + x / 72, start + y / 72, across / 72, tall / 72)
+
+        draw_functions(in_row, 72 * inner, row.functions, row.others, row.title)
+        top += HEIGHT / 72
+    top += 1.5 * SPACE
     _draw_curves(place, top, inner, findings)
     return figure
+
+
+@dataclass(frozen=True)
+class _FunctionRow:
+    """A row of function panels: of one branch, with those of the newest round's samples."""
+
+    title: str
+    functions: PapFunctions
+    others: tuple[PapFunctions, ...]
+
+
+def _function_rows(findings: Findings) -> list[_FunctionRow]:
+    """A row for each parameterized AP loss in what is shown."""
+    try:
+        definition = LossDefinition.from_json(findings.shown or {})
+    except LossesError:
+        return []
+    rows = []
+    for branch in ("cls", "rpn"):
+        given = definition.branch(branch)
+        if isinstance(given, RankingBranch) and given.functions is not None:
+            others = findings.policy.newest_functions(branch) if findings.policy else []
+            title = "" if definition.rpn is None else {"cls": "Box head", "rpn": "RPN"}[branch]
+            rows.append(_FunctionRow(title, given.functions, tuple(others)))
+    return rows
 
 
 def _draw_curves(
@@ -102,12 +151,12 @@ def _draw_curves(
     draw_box(panels[2], panels[3], best, baseline)
     handles = [
         Line2D([], [], color=color, linestyle=style, linewidth=1.8, label=label)
-        for label, color, style in legend_entries()
-        if (best if label.startswith("best") else baseline) is not None
+        for label, color, style in legend_entries(findings.shown_name)
+        if (baseline if label.startswith("baseline") else best) is not None
     ]
     strip = place(MARGIN, top + CURVES + LABELS, inner, LEGEND)
     _legend(strip, handles)
-    if findings.best is not None and best is None:
+    if findings.shown is not None and best is None:
         strip.text(1, 0.5, best_reason, ha="right", va="center", color=MUTED, parse_math=False)
 
 
@@ -123,10 +172,11 @@ def _legend(axes: Axes, handles: list[Line2D]) -> None:
 
 def _curves(findings: Findings, *, best: bool) -> tuple[LossCurves | None, str]:
     """The curves of one candidate, or why there are none: a report is drawn all the same."""
-    candidate = findings.best if best else findings.baseline
-    if candidate is None:
+    baseline = findings.baseline
+    definition = findings.shown if best else None if baseline is None else baseline.definition
+    if definition is None:
         return None, "No loss has been trained to the end yet, so there is none to draw."
     try:
-        return loss_curves(findings.job.detector, candidate.definition), ""
+        return loss_curves(findings.job.detector, definition), ""
     except Exception as error:  # a user's config and any installed loss run here
         return None, f"The loss could not be built for its curves: {type(error).__name__}."

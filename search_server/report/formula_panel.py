@@ -1,4 +1,4 @@
-"""The formulas of the best candidate, typeset, with what their symbols mean."""
+"""The formulas of what was found, typeset, with what their symbols mean."""
 
 from __future__ import annotations
 
@@ -8,16 +8,27 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from losses import Branch, ExpressionBranch, LossDefinition, LossesError
+from losses import Branch, ExpressionBranch, LossDefinition, LossesError, RankingBranch
 from primitives import Expression
-from search_server.formulas import INPUT_WORDS, Typeset, branch_text, draw, plain, typeset
+from search_server.formulas import (
+    INPUT_WORDS,
+    Typeset,
+    branch_text,
+    draw,
+    plain,
+    typeset,
+    typeset_ranking,
+)
+from search_server.ranking_formulas import FORMULAS
 from search_server.report.records import Findings
 from search_server.report.style import INK, MUTED, message
 
-_TITLES = {"cls": "Classification loss", "bbox": "Box loss"}
+_TITLES = {"cls": "Classification loss", "bbox": "Box loss", "rpn": "Loss of the region proposals"}
+_JOINT = "Loss of scores and boxes"
 _TITLE_HEIGHT = 22.0  # points
 _AFTER = 12.0
 _INDENT = 12.0
+_RANKING_SIZE = 15.0
 
 
 @dataclass(frozen=True)
@@ -47,11 +58,11 @@ class FormulaPanel:
 
     @classmethod
     def of(cls, findings: Findings, width: float) -> FormulaPanel:
-        """Typesets the best candidate's branches; without one, an empty panel that says so."""
-        if findings.best is None:
+        """Typesets the branches of what was found; without it, an empty panel that says so."""
+        if findings.shown is None:
             return cls((), width)
         points = 72 * width - 2 * _INDENT
-        return cls(tuple(_blocks(findings.best.definition, points)), width)
+        return cls(tuple(_blocks(findings.shown, points)), width)
 
     @property
     def height(self) -> float:
@@ -84,14 +95,31 @@ def _blocks(definition: Mapping[str, Any], width: float) -> list[Block]:
     except LossesError:
         return [Block("Loss", "", plain(ascii(dict(definition)), width))]
     blocks = []
+    joint = isinstance(loss.cls, RankingBranch) and loss.cls.has_box_loss
     for branch, title in _TITLES.items():
+        given = loss.branch(branch)
         expression = loss.expressions.get(branch)
-        if expression is None:
+        if given is None and (branch == "rpn" or joint):
+            continue
+        if isinstance(given, RankingBranch):
+            name = _JOINT if branch == "cls" and joint else title
+            blocks.append(_ranking_block(name, given, blocks, width))
+        elif expression is None:
             blocks.append(Block(title, "", plain(branch_text(loss.branch(branch)), width, 11.0)))
         else:
             words = _words(expression, loss.branch(branch))
             blocks.append(Block(title, words, typeset(expression, width)))
     return blocks
+
+
+def _ranking_block(
+    title: str, branch: RankingBranch, before: list[Block], width: float
+) -> Block:
+    """A ranking loss; its formula is set once, where several branches have the same."""
+    formula, words = typeset_ranking(branch, width, _RANKING_SIZE), branch_text(branch)
+    if any(block.formula == formula for block in before):
+        return Block(title, "", plain(f"{words}: the same formula", width, 11.0))
+    return Block(title, f"{words}.  {FORMULAS[branch.loss].symbols}", formula)
 
 
 def _words(expression: Expression, branch: Branch | None) -> str:

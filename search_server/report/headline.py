@@ -2,6 +2,7 @@
 
 from matplotlib.axes import Axes
 
+from search_server.report.policy_records import PolicySearch
 from search_server.report.records import Findings
 from search_server.report.style import BEST, INK, MUTED, RULE, fitting_size, shortened
 
@@ -22,13 +23,15 @@ def draw_headline(axes: Axes, findings: Findings, width: float) -> None:
     sentence = result_sentence(findings)
     axes.text(
         0, 0.26, sentence, fontsize=fitting_size(sentence, 0.97 * width, 12.0, 7.0), va="center",
-        color=BEST if findings.best else MUTED, parse_math=False,
+        color=BEST if findings.answer else MUTED, parse_math=False,
     )  # fmt: skip
     axes.plot([0, 1], [0.02, 0.02], color=RULE, linewidth=1.0, clip_on=False)
 
 
 def result_sentence(findings: Findings) -> str:
     """The best candidate's AP, the baseline's, and their difference paired by seed, in one line."""
+    if findings.policy is not None:
+        return _policy_sentence(findings, findings.policy)
     baseline = findings.baseline_spread
     against = f"baseline AP {baseline.text()}" if baseline.seeds else "no baseline yet"
     if findings.best is None:
@@ -43,6 +46,30 @@ def result_sentence(findings: Findings) -> str:
         paired = _seeds(findings.difference.count)
         text += f"  ·  difference {findings.difference.text(signed=True)}, paired over {paired}"
     return text
+
+
+def _policy_sentence(findings: Findings, search: PolicySearch) -> str:
+    """The final mean, paired with the baseline; before it is trained, how far the search is."""
+    baseline = findings.baseline_spread
+    against = f"baseline AP {baseline.text()}" if baseline.seeds else "no baseline yet"
+    best = ""
+    if search.samples:
+        top = max(search.samples, key=lambda sample: (sample.fitness, -sample.index))
+        best = f"  ·  best sample: candidate {top.index}, AP {100 * top.fitness:.1f}"
+    if search.mean is None:
+        means = search.round_means
+        newest = max(means, default=0)
+        if not newest:
+            return f"Round 0 of {search.rounds.count}  ·  {against}"
+        text = f"Round {newest} of {search.rounds.count}, mean AP {100 * means[newest]:.1f}"
+        return f"{text}  ·  {against}{best}"
+    own = search.mean_spread
+    text = f"Final mean after {search.rounds.count} rounds of {search.rounds.samples}: "
+    text += f"AP {own.text()} over {_seeds(own.count)}  ·  {against}"
+    if search.mean_difference is not None and search.mean_difference.seeds:
+        paired = _seeds(search.mean_difference.count)
+        text += f"  ·  difference {search.mean_difference.text(signed=True)}, paired over {paired}"
+    return text + best
 
 
 def _seeds(count: int) -> str:

@@ -27,7 +27,7 @@ def draw_progress(axes: Axes, findings: Findings) -> None:
         return
     end = findings.dots[-1].position
     left, right = 0.3, end + 0.7
-    _baseline_band(axes, findings)
+    baseline_band(axes, findings)
     _best_steps(axes, findings, right)
     floor = _floor(findings)
     for dot in findings.dots:
@@ -68,7 +68,8 @@ def _limit(axes: Axes, findings: Findings, floor: float) -> None:
         )  # fmt: skip
 
 
-def _baseline_band(axes: Axes, findings: Findings) -> None:
+def baseline_band(axes: Axes, findings: Findings) -> None:
+    """The baseline's mean as a dashed line, the range of its seeds as a band."""
     baseline = findings.baseline_spread
     if not baseline.seeds:
         return
@@ -95,16 +96,7 @@ def legend_handles(findings: Findings) -> list[Line2D]:
     if findings.steps:
         handles.append(Line2D([], [], color=BEST, linewidth=2.2, label="best so far (mean)"))
     if findings.baseline_spread.seeds:
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=BASELINE,
-                linestyle=(0, (5, 3)),
-                linewidth=1.3,
-                label="baseline, band: its seeds",
-            )
-        )
+        handles.append(baseline_handle())
     for origin in ("baseline", *_origins(findings)):
         color, marker = origin_style(origin)
         handles.append(
@@ -119,6 +111,14 @@ def legend_handles(findings: Findings) -> list[Line2D]:
             )
         )
     return handles
+
+
+def baseline_handle() -> Line2D:
+    """The legend of `baseline_band`."""
+    return Line2D(
+        [], [], color=BASELINE, linestyle=(0, (5, 3)), linewidth=1.3,
+        label="baseline, band: its seeds",
+    )  # fmt: skip
 
 
 def draw_funnel(axes: Axes, findings: Findings) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from search_server.report.policy_records import PolicySearch, policy_search
 from search_server.report.statistics import Spread, by_seed, paired_difference, spread
 
 if TYPE_CHECKING:
     from search_server.store import CandidateRecord, JobRecord, Store, TrialRecord
 
 STAGES = ("drawn", "verified", "simulated", "proxy")
-ORIGIN_ORDER = ("named", "random", "mutation", "crossover")
+ORIGIN_ORDER = ("named", "random", "mutation", "crossover", "policy", "mean")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Findings:
         best: the best fully trained candidate that is not the baseline, None before the first one.
         difference: best minus baseline, paired by seed; None without both.
         trained: how many candidates were trained to the end, the baseline not counted.
+        policy: the rounds of a policy search; None for another search.
     """
 
     job: JobRecord
@@ -60,6 +62,32 @@ class Findings:
     dots: tuple[Dot, ...]
     steps: tuple[Step, ...]
     funnel: Mapping[str, Mapping[str, int]]
+    policy: PolicySearch | None = None
+
+    @property
+    def answer(self) -> CandidateRecord | None:
+        """What the search found: a policy search's final mean once it is trained, else the best."""
+        if self.policy is not None and self.policy.mean is not None:
+            return self.policy.mean
+        return self.best
+
+    @property
+    def shown_name(self) -> str:
+        """What `shown` is, in a word or two."""
+        if self.policy is None or not (self.policy.samples and self.policy.found):
+            return "best"
+        return "final mean" if self.policy.mean is not None else "policy's mean"
+
+    @property
+    def shown(self) -> Mapping[str, Any] | None:
+        """The definition whose formula and curves are drawn; None before there is one.
+
+        Of a policy search the policy's mean, which is there after the first round already.
+        """
+        if self.policy is not None and self.policy.samples and self.policy.found:
+            branches = {name: branch.to_json() for name, branch in self.policy.found.items()}
+            return {"name": "mean", **branches}
+        return None if self.answer is None else self.answer.definition
 
 
 def gather(store: Store, job_id: str) -> Findings:
@@ -83,6 +111,7 @@ def gather(store: Store, job_id: str) -> Findings:
         dots=_dots(candidates, trials),
         steps=_steps(candidates, trials),
         funnel=_funnel(candidates, store.counts(job_id), trials),
+        policy=policy_search(job, candidates, trials, baseline_values),
     )
 
 

@@ -22,6 +22,8 @@ ORIGINS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "random": ("#e69f00", "o"),
         "mutation": ("#009e73", "^"),
         "crossover": ("#cc79a7", "v"),
+        "policy": ("#0072b2", "o"),
+        "mean": (BEST, "*"),
     }
 )
 OTHER_ORIGIN = ("#56b4e9", "P")

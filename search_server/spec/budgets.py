@@ -116,14 +116,14 @@ class Rejection(Part):
     Attributes:
         steps: of gradient descent on the predictions of five fixed samples.
         learning_rate: largest step at the start, in logits or in box deltas; it falls to 0.
-        threshold: least gain of the metric, which is in [0, 1].
+        threshold: least gain of the metric, as a share of what is possible.
         digits: significant digits to which the gradient norms of equivalent losses agree; null:
             no check.
     """
 
     steps: int = Field(default=80, ge=10, le=10_000)
     learning_rate: float = Field(default=0.3, gt=0, le=100)
-    threshold: float = Field(default=0.6, gt=0, le=1)
+    threshold: float = Field(default=0.9, gt=0, le=1)
     digits: int | None = Field(default=2, ge=1, le=15)
 
 

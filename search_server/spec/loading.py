@@ -175,14 +175,21 @@ def _is_variant(part: int | str) -> bool:
 def _similar(loc: tuple[int | str, ...]) -> str:
     """The fields that exist at a place, the most similar first."""
     models: dict[str, Any] = {"": JobSpec}
+    others: list[Any] = []
     for part in loc[:-1]:
         if part in models:  # the tag of a union's member
+            others = [model for tag, model in models.items() if tag != part]
             models = {"": models[str(part)]}
             continue
+        others = []
         fields = getattr(next(iter(models.values()), None), "model_fields", {})
         if part not in fields:
             return ""
         models = dict(_models_of(fields[part].annotation))
+    for other in others:
+        if loc[-1] in other.model_fields:
+            (choice,) = _choices(other) - _choices(next(iter(models.values())))
+            return f" here; only {choice} has it"
     names = list(getattr(next(iter(models.values()), None), "model_fields", {}))
     close = difflib.get_close_matches(str(loc[-1]), names, n=1)
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(names)}"

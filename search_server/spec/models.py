@@ -22,6 +22,7 @@ from search_server.spec.budgets import (
     Verify,
 )
 from search_server.spec.policy import PAP, PapSpec, PolicySearcher, of_type
+from search_server.spec.whole_spaces import AUTOLOSS_ZERO, fits_whole_space, spelt_out
 
 BRANCHES = ("cls", "bbox")
 Weight = Annotated[float, Field(gt=0, le=1e6)]
@@ -139,6 +140,8 @@ class JobSpec(Part):
         name: name for people; the job's id is made from it.
         detector: path of an mmdet config, or the name of a packaged one (`digits/atss`).
         data: `digits`, the embedded data set, or splits in COCO format.
+        search_space: `autoloss_zero` searches both branches in its spaces, and the classification
+            space is that of the detector's head; with `branches`, those have to be of its spaces.
         mode: `joint` makes a candidate of new losses for every searched branch; `alternate` takes
             the branches in turn, one per generation, the others being those of the best parent.
         fixed: parts of the loss definition for branches that are not searched.
@@ -157,6 +160,7 @@ class JobSpec(Part):
     name: Annotated[str, Field(min_length=1, max_length=100)]
     detector: Text
     data: Literal["digits"] | DataSpec = "digits"
+    search_space: Literal["autoloss_zero"] | None = None
     branches: Branches
     mode: Literal["joint", "alternate"] = "joint"
     fixed: dict[Literal["cls", "bbox"], dict[str, Any]] = Field(default_factory=dict)
@@ -169,6 +173,11 @@ class JobSpec(Part):
     resources: Resources = Resources()
     limits: Limits = Limits()
     seed: Seed = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelt_out(cls, data: Any, info: ValidationInfo) -> Any:
+        return spelt_out(data, (info.context or {}).get("folder"))
 
     @field_validator("name")
     @classmethod
@@ -200,6 +209,10 @@ class JobSpec(Part):
                     given.search_space.name,
                     "bbox takes box; cls takes multi_cls or binary_cls, or your own like these",
                 )
+            if self.search_space and not fits_whole_space(self.search_space, given.space):
+                spaces = ", ".join(name for name in SPACES if name.startswith(AUTOLOSS_ZERO))
+                allowed = f"with search_space {self.search_space} it must be one of {spaces}"
+                raise Misfit(f"branches.{branch}.space", given.search_space.name, allowed)
         for branch, fixed in self.fixed.items():
             if branch in self.searched:
                 raise Misfit(f"fixed.{branch}", fixed, f"branches.{branch} is searched already")
@@ -241,7 +254,9 @@ class JobSpec(Part):
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, as the store keeps it; paths are absolute."""
-        return self.model_dump(mode="json")
+        # what a policy search does not verify with has to be the default, which may change
+        idle = {"funnel": {"verify"}} if self.parameterized else None
+        return self.model_dump(mode="json", exclude=idle)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> JobSpec:
@@ -275,6 +290,7 @@ def _check_kind(spec: JobSpec) -> None:
         raise Misfit(f"branches.{branch}.space", given.search_space.name, allowed)
     follow = f"{searcher.rounds} rounds of {searcher.samples} samples"
     idle = {
+        "search_space": (spec.search_space, None, "it is for expressions"),
         "mode": (spec.mode, "joint", "there are no generations that could alternate"),
         "fixed": (spec.fixed, {}, "pap is the loss of both branches"),
         "iou_centerness": (spec.iou_centerness, False, "a ranking loss has no centerness"),

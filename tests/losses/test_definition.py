@@ -77,7 +77,7 @@ def test_left_out_fields_have_defaults():
         (changed("extra", 1), "extra"),
         (changed("iou_centerness", 1), "iou_centerness"),
         (changed("cls", "expression"), "cls"),
-        (changed("cls.type", "ranking"), "cls.type"),
+        (changed("cls.type", "ranking"), "cls.loss"),
         (changed("cls.type", "magic"), "cls.type"),
         (changed("cls.type", ["stock"]), "cls.type"),
         (changed("cls.space", "ternary"), "cls.space"),

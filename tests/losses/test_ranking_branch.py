@@ -81,7 +81,7 @@ FASTER_RCNN = (
 )
 
 
-def data(loss, place="cls", **fields):
+def data(loss, place="cls", /, **fields):
     branch = {"type": "ranking", "loss": loss, **BRANCHES[loss]} | fields
     return {"name": "ranks", "cls": None, "bbox": None, "iou_centerness": False, place: branch}
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from workers.data.stratify import stratify
 
 Progress = Callable[[str, float], None]
 _LISTS = ("images", "annotations")
+_ROUNDING = 1e-9  # of ratios that are to add up to 1
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,12 @@ def split_annotations(
     source, folder = Path(annotations), Path(out_dir).absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(folder, "exists and is left as it is; name another folder")
+    if not source.is_file():  # a pipe could not be read twice
+        raise DataError(source, "is no file; give a COCO annotation file")
     survey = _survey(source, _share_of(source, "reading", progress))
     held = _held(survey)
     progress("dealing out", 0.0)
-    shares = [*ratios.values(), max(0.0, 1.0 - math.fsum(ratios.values()))]
-    chosen = stratify(len(survey.numbers), held, shares, seed)
+    chosen = stratify(len(survey.numbers), held, _shares(ratios), seed)
     for number, name in enumerate(ratios):
         if not (chosen == number).any():
             images = len(survey.numbers)
@@ -120,8 +122,14 @@ def check_ratios(ratios: Mapping[str, float]) -> None:
         if not math.isfinite(ratio) or ratio <= 0:
             raise ValueError(f"the ratio of {name} is {ratio:g}; it must be above 0")
     total = math.fsum(ratios.values())
-    if not ratios or total > 1 + 1e-9:
+    if not ratios or total > 1 + _ROUNDING:
         raise ValueError(f"the ratios add up to {total:g}; they must add up to 1 at most")
+
+
+def _shares(ratios: Mapping[str, float]) -> list[float]:
+    """The shares of the splits and, where they leave images out, of these."""
+    rest = 1.0 - math.fsum(ratios.values())
+    return [*ratios.values(), rest] if rest > _ROUNDING else list(ratios.values())
 
 
 def _survey(path: Path, progress: Callable[[int], None]) -> _Survey:
@@ -220,7 +228,7 @@ def _write(
 
 def _copy(
     source: Path,
-    files: list[TextIO],
+    files: Sequence[TextIO],
     numbers: Mapping[Any, int],
     chosen: np.ndarray,
     progress: Callable[[int], None],
@@ -257,5 +265,5 @@ def _counted(path: Path, survey: _Survey, inside: np.ndarray) -> WrittenSplit:
 
 
 def _share_of(path: Path, doing: str, progress: Progress) -> Callable[[int], None]:
-    size = max(1, path.stat().st_size) if path.is_file() else 1
+    size = max(1, path.stat().st_size)
     return lambda done: progress(doing, min(1.0, done / size))

@@ -57,6 +57,8 @@ def stratify(images: int, held: np.ndarray, shares: Sequence[float], seed: int) 
 
 def _grouped(values: np.ndarray, groups: np.ndarray, number: int) -> list[list[int]]:
     """The values of each group, in their order."""
+    if not number:
+        return []
     by_group = np.argsort(groups, kind="stable")
-    ends = np.cumsum(np.bincount(groups, minlength=number))[:-1] if number else []
-    return [part.tolist() for part in np.split(values[by_group], ends)] if number else []
+    ends = np.cumsum(np.bincount(groups, minlength=number))[:-1]
+    return [part.tolist() for part in np.split(values[by_group], ends)]

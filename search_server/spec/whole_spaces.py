@@ -1,0 +1,60 @@
+"""Search spaces by one name for both branches: `search_space` of a spec, spelt out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from losses import LossesError, configs_dir, detector_family
+from primitives import SPACES
+from search_server.spec.budgets import Misfit
+
+AUTOLOSS_ZERO = "autoloss_zero"
+_PACKAGED = re.compile(r"[a-z0-9_]+/[a-z0-9_]+")
+
+
+def spelt_out(data: Any, folder: Path | None) -> Any:
+    """A spec with the branches that its `search_space` stands for, where it gives none itself.
+
+    Which classification space it is depends on the detector's head, so the detector's config is
+    read. What is stored is spelt out: it is read once, when the spec is.
+
+    Args:
+        data: a spec as it was written, anything; what is wrong with it is left to the fields.
+        folder: that relative paths are meant from.
+
+    Raises:
+        Misfit: the detector cannot be read, or its losses cannot be replaced.
+    """
+    if not isinstance(data, Mapping) or data.get("search_space") != AUTOLOSS_ZERO:
+        return data
+    detector = data.get("detector")
+    if data.get("branches") is not None or not isinstance(detector, str):
+        return data
+    if not detector.endswith(".py") and not _PACKAGED.fullmatch(detector):
+        return data
+    cls: dict[str, Any] = {"space": f"{AUTOLOSS_ZERO}_{_cls_space(detector, folder)}"}
+    if cls["space"].endswith("binary_cls"):
+        cls["alpha"] = None  # the expression is the whole loss
+    return {**data, "branches": {"cls": cls, "bbox": {"space": f"{AUTOLOSS_ZERO}_box"}}}
+
+
+def fits_whole_space(search_space: str, space: str | Mapping[str, Any]) -> bool:
+    """Whether a branch's space belongs to a `search_space`."""
+    return isinstance(space, str) and space in SPACES and space.startswith(f"{search_space}_")
+
+
+def _cls_space(detector: str, folder: Path | None) -> str:
+    from workers import DetectorError, load_detector
+    from workers.detector import parse_detector
+
+    if detector.endswith(".py"):
+        path = Path(detector) if folder is None else folder / detector
+    else:
+        path = configs_dir() / "detectors" / f"{detector}.py"
+    try:
+        return detector_family(parse_detector(load_detector(path))).cls_space
+    except (DetectorError, LossesError, OSError, ValueError) as error:
+        raise Misfit("detector", detector, f"search_space has to know its head: {error}") from error
