@@ -18,14 +18,18 @@ from losses.families import FAMILIES, Family, detector_family
 from losses.head_factory import build_iou_aware_head
 from losses.paths import configs_dir
 from losses.ranking import PapFunctions, alrp_loss, ap_loss, pap_loss, rank_sort_loss
+from losses.ranking_box_losses import ALRPRankingLoss, RankSortRankingLoss
 from losses.ranking_branch import RANKING_LOSSES, RankingBranch
 from losses.ranking_head_factory import build_ranking_head
+from losses.ranking_losses import APRankingLoss, PAPRankingLoss
 
 __all__ = [
     "BRANCHES",
     "CATALOG",
     "FAMILIES",
     "RANKING_LOSSES",
+    "ALRPRankingLoss",
+    "APRankingLoss",
     "BoxExpressionLoss",
     "Branch",
     "DefinitionError",
@@ -34,7 +38,9 @@ __all__ = [
     "LossDefinition",
     "LossesError",
     "MissingOpError",
+    "PAPRankingLoss",
     "PapFunctions",
+    "RankSortRankingLoss",
     "RankingBranch",
     "SigmoidExpressionLoss",
     "SoftmaxExpressionLoss",

@@ -15,11 +15,7 @@ from losses.errors import LossesError
 
 # in this order: the stand-in has to be there before anything imports mmdet
 _ROOTS = ("losses.mmcv_ops", "losses.expression_losses", "losses.head_factory")
-_RANKING_ROOTS = (
-    "losses.ranking_losses",
-    "losses.ranking_box_losses",
-    "losses.ranking_head_factory",
-)
+_RANKING_ROOTS = ("losses.ranking_head_factory",)
 _PACKAGES = ("primitives", "losses")
 
 

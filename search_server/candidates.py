@@ -19,6 +19,7 @@ from search_server.spec import Verify
 from search_server.store import CandidateRecord
 from search_server.store.records import Origin, Stage
 
+WHOLE = {"policy", "mean"}  # origins of candidates that are proposed whole: nothing is drawn
 ACCEPTED, KNOWN, EQUIVALENT = "accepted", "known", "equivalent"
 DEFAULT_FILTERS = Filters(Verify())
 LOOK_EVERY = 64  # draws between two looks at whether to stop
@@ -32,6 +33,9 @@ class NothingNew(JobError):  # noqa: N818 - an event
     """No way of the searcher's led to a candidate within its draws."""
 
     def __init__(self, index: int, counts: Counter[tuple[str, str]]) -> None:
+        if counts and {origin for origin, _ in counts} <= WHOLE:
+            super().__init__(f"what candidate {index} is to be, is in the job already")
+            return
         worst = ", ".join(f"{why} {count}" for (_, why), count in counts.most_common(3))
         super().__init__(
             f"no new loss for candidate {index} in {counts.total()} draws ({worst}); "

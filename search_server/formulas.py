@@ -159,9 +159,10 @@ def picture(loss: Expression | RankingBranch, path: Path, width: float = 640.0) 
     from search_server.report.function_panels import HEIGHT, draw_functions
     from search_server.report.style import RC
 
-    ranking = isinstance(loss, RankingBranch)
-    formula = typeset_ranking(loss, width) if ranking else typeset(loss, width)
-    functions = loss.functions if isinstance(loss, RankingBranch) else None
+    if isinstance(loss, RankingBranch):
+        formula, functions = typeset_ranking(loss, width), loss.functions
+    else:
+        formula, functions = typeset(loss, width), None
     margin = 0.8 * formula.size
     wide = max(line.width for line in formula.lines) + 2 * margin
     high = formula.height + 2 * margin

@@ -15,6 +15,7 @@ from losses import Family, LossesError, configs_dir, detector_family
 from search_server.coco_layout import find_splits
 from search_server.errors import SearchError, SpecError
 from search_server.executors import local_slots
+from search_server.init_searches import Facts, Search, misfit, search_text
 from search_server.planning import Plan, plan, time_steps
 from search_server.spec import JobSpec, parse_spec
 from workers import DetectorError, Split, load_detector
@@ -23,14 +24,6 @@ from workers.detector import parse_detector
 
 DIGITS = "digits"
 _PACKAGED = re.compile(r"[a-z0-9_]+/[a-z0-9_]+")
-_NAMED = {
-    "multi_cls": ("{cls: ce-expression, bbox: giou-expression}", "cse-autoloss-a"),
-    "binary_cls": (
-        "{cls: focal-expression, bbox: giou-expression}",
-        "cse-autoloss-b",
-        "{cls: qfl-giou, bbox: giou-expression}",
-    ),
-}
 _FAMILY_WORDS = {
     "faster": "a Faster R-CNN",
     "cascade": "a Cascade R-CNN",
@@ -39,9 +32,10 @@ _FAMILY_WORDS = {
     "atss": "an ATSS",
     "retinanet": "a RetinaNet",
 }
-_INPUTS = {
-    "multi_cls": "X logits, Y one-hot label, Z IoU of the box",
-    "binary_cls": "X logit, Q IoU of the box, PY and NY label",
+_PURPOSE = {
+    Search.cse: "better losses of",
+    Search.pap: "a parameterized AP loss of",
+    Search.autoloss_zero: "losses of",
 }
 
 
@@ -65,6 +59,7 @@ def init(
     train: Path | None = None,
     val: Path | None = None,
     images: Path | None = None,
+    search: Search = Search.cse,
     timed: bool = True,
     slots: int | None = None,
 ) -> Draft:
@@ -74,11 +69,13 @@ def init(
         detector: path of an mmdet config, or the name of a packaged one (``digits/atss``).
         data: folder in COCO layout, or ``digits``.
         train, val, images: see `find_splits`.
+        search: for expressions of CSE-AutoLoss's or AutoLoss-Zero's operators, or for the
+            parameters of a PAP loss.
         timed: train ten steps of each stage with the detector's own losses, for the plan.
         slots: trials at once that the plan reckons with; None: see `local_slots`.
 
     Raises:
-        SpecError: the detector is none that can be searched for.
+        SpecError: the detector is none that can be searched for, or not by this search.
         LayoutError: the splits could not be found.
         DataError: an annotation file is not usable, or the splits have different classes.
         JobError: the ten steps did not come through.
@@ -89,10 +86,12 @@ def init(
         family = detector_family(config)
     except LossesError as error:
         raise SpecError("init", "detector", where, str(error)) from error
+    if (reason := misfit(search, family)) is not None:
+        raise SpecError("init", "detector", where, reason)
     splits = None if str(data) == DIGITS else find_splits(Path(data), train, val, images)
     if splits is not None:
         _check_classes(splits)
-    text = _text(where, config, family, splits)
+    text = _text(where, config, family, splits, search)
     spec = parse_spec(text, source="init")
     if not timed:
         return Draft(text, spec, None)
@@ -154,47 +153,24 @@ def _check_classes(splits: tuple[Split, Split]) -> None:
         check_split(split, classes)
 
 
-def _text(where: str, config: Any, family: Family, splits: tuple[Split, Split] | None) -> str:
+def _text(
+    where: str, config: Any, family: Family, splits: tuple[Split, Split] | None, search: Search
+) -> str:
     batch = _batch_size(config)
-    steps = 400 if splits is None else _proxy_steps(splits[0], batch)
-    named = "".join(f"    - {name}\n" for name in _NAMED[family.cls_space])
-    simulate = f"{{steps: 100, images_per_class: 1, batch_size: {min(4, batch)}, keep: 4}}"
-    cls_extra = "    alpha: 0.25                # class balance; null: none\n"
-    centerness = "iou_centerness: false          # true: the centerness target is the IoU\n"
+    facts = Facts(
+        family=family,
+        batch=batch,
+        steps=400 if splits is None else _proxy_steps(splits[0], batch),
+        box_weight=_box_weight(family, config),
+        embedded=splits is None,
+    )
+    name = _name(where) if search is Search.cse else f"{_name(where)}-{search}"
     return f"""\
-# A search for better losses of {_FAMILY_WORDS[family.name]}.
-name: {_scalar(_name(where))}
+# A search for {_PURPOSE[search]} {_FAMILY_WORDS[family.name]}.
+name: {_scalar(name)}
 detector: {_scalar(where)}
 {_data_text(splits)}
-branches:                      # leave one out, and it keeps the detector's own loss
-  cls:
-    space: {family.cls_space:<20}# {_INPUTS[family.cls_space]}
-{cls_extra if family.cls_space == "binary_cls" else ""}\
-  bbox:
-    space: box                 # U union, I intersection, E enclosing box, in square pixels
-    loss_weight: {_box_weight(family, config):<14g}# factor on every box loss that is found
-mode: joint                    # alternate: one branch a generation, the other from the best
-{centerness if family.has_centerness else ""}\
-baseline: default              # the detector's own losses, or a name of the catalogue
-
-searcher:
-  type: evolution
-  population: 16               # candidates in a generation
-  parents: 4                   # the best of them become parents
-  named:                       # these open the first generation
-{named}\
-  random: 0.2
-  mutation: 0.5
-  crossover: 0.3
-
-funnel:
-  # over-fit a few images; `keep` of every generation go on
-  simulate: {simulate}
-  # Two losses differ less than two seeds do: compare over several, paired by seed.
-  proxy: {{steps: {steps}, batch_size: {batch}, seeds: [0, 1, 2]}}
-
-candidates: 48                 # three generations
-window: 16                     # the k-th candidate sees the results of candidates up to k - 16
+{search_text(search, facts)}\
 resources: {{cpus: 1, gpus: 0, threads: 1, device: auto}}   # of one trial
 limits: {{trial_seconds: null, job_hours: null}}
 seed: 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 from statistics import fmean, stdev
@@ -103,16 +103,16 @@ def summaries(store: Store) -> list[JobSummary]:
         .order_by(Job.serial.desc())
     )
     with store.reading() as session:
-        return [_summary(*row) for row in session.execute(query)]
+        return [_summary(row) for row in session.execute(query)]
 
 
-def _summary(*row: Any) -> JobSummary:
+def _summary(row: Row[Any]) -> JobSummary:
     *facts, searcher, mean = row
-    rounds = Rounds.of(searcher)
+    found, rounds = JobSummary(*facts), Rounds.of(searcher)
     if rounds is None:
-        return JobSummary(*facts)
-    newest = min(facts[4], rounds.last)
-    return JobSummary(*facts, round=rounds.round(newest) or 0, rounds=rounds.count, mean=mean)
+        return found
+    newest = rounds.round(min(found.candidates, rounds.last)) or 0
+    return replace(found, round=newest, rounds=rounds.count, mean=mean)
 
 
 def round_summaries(store: Store, job_id: str) -> list[RoundSummary]:
@@ -130,22 +130,24 @@ def round_summaries(store: Store, job_id: str) -> list[RoundSummary]:
         .order_by(Candidate.index)
     )
     with store.reading() as session:
-        rows = session.execute(query).all()
+        rows = [tuple(row) for row in session.execute(query)]
     return [
-        _round_summary(number, group)
-        for number, group in groupby(rows, key=lambda row: rounds.round(row.index))
+        _round_summary(number, list(group))
+        for number, group in groupby(rows, key=lambda row: rounds.round(row[0]))
     ]
 
 
-def _round_summary(number: int | None, rows: Iterable[Row[Any]]) -> RoundSummary:
-    found = list(rows)
-    values = [r.fitness for r in found if r.fitness is not None and r.state != "failed"]
+def _round_summary(
+    number: int | None, found: Sequence[tuple[int, str, float | None]]
+) -> RoundSummary:
+    """A round from index, state and fitness of its candidates."""
+    values = [fitness for _, state, fitness in found if fitness is not None and state != "failed"]
     return RoundSummary(
         round=number,
         made=len(found),
         trained=len(values),
         zero=sum(value == 0 for value in values),
-        failed=sum(row.state == "failed" for row in found),
+        failed=sum(state == "failed" for _, state, _ in found),
         mean=fmean(values) if values else None,
         deviation=stdev(values) if len(values) > 1 else None,
         best=max(values, default=None),

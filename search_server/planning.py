@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,7 @@ from search_server.errors import JobError
 from search_server.funnel.stages import TrialKey
 from search_server.jobs import Job, prepare_job
 from search_server.progress import expected_trials
-from search_server.spec import JobSpec
+from search_server.spec import JobSpec, PolicySearcher
 from workers import TrialResult, TrialWorker, run_trial
 
 TIMED_STEPS = 10
@@ -46,10 +47,13 @@ class Plan:
     Attributes:
         stages: cheapest first.
         slots: trials at once that `hours` is reckoned with.
+        rounds, samples: of a policy search; 0 elsewhere.
     """
 
     stages: tuple[StagePlan, ...]
     slots: int
+    rounds: int = 0
+    samples: int = 0
 
     @property
     def trials(self) -> int:
@@ -85,14 +89,27 @@ def plan(spec: JobSpec, seconds_per_step: float | Mapping[str, Timing], slots: i
         len(proxy.seeds),
     )
     budgets = {"simulate": simulate, "proxy": proxy}
+    searcher = spec.searcher
     stages = []
     for stage, budget in budgets.items():
         if budget is not None:
             timing = timings[stage]
-            seconds = trials[stage] * (timing.step * budget.steps + timing.evaluate + OVERHEAD)
-            hours = seconds / 3600 / max(1, slots)
-            stages.append(StagePlan(stage, trials[stage], budget.steps, hours))
+            seconds = timing.step * budget.steps + timing.evaluate + OVERHEAD
+            turns = trials[stage] / max(1, slots)
+            if isinstance(searcher, PolicySearcher):
+                turns = _turns(searcher, len(proxy.seeds), max(1, slots))
+            stages.append(StagePlan(stage, trials[stage], budget.steps, turns * seconds / 3600))
+    if isinstance(searcher, PolicySearcher):
+        return Plan(tuple(stages), slots, searcher.rounds, searcher.samples)
     return Plan(tuple(stages), slots)
+
+
+def _turns(searcher: PolicySearcher, seeds: int, slots: int) -> int:
+    """Trials one after another on the busiest slot: each round waits for the one before it. The
+    baseline is trained along with the first round, the final mean after the last one."""
+    own = searcher.samples * seeds
+    first, other, last = (math.ceil(trials / slots) for trials in (own + seeds, own, seeds))
+    return first + (searcher.rounds - 1) * other + last
 
 
 def time_steps(spec: JobSpec, source: object = "spec") -> dict[str, Timing]:

@@ -9,18 +9,24 @@ from statistics import fmean
 from search_server.candidates import ACCEPTED
 from search_server.jobs import Job
 from search_server.ledger import Ledger
+from search_server.ranking_text import is_joint, ranking_text
+from search_server.rounds import Rounds
+from search_server.spec import PolicySearcher
+from search_server.store import CandidateRecord
 
 STAGES = ("drawn", "verified", "simulated", "proxy")
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best candidate so far; `fitness` is AP in [0, 1]."""
+    """The best candidate so far; `fitness` is AP in [0, 1], the losses as in `LeaderboardRow`."""
 
     index: int
     fitness: float
     cls: str | None
     bbox: str | None
+    rpn: str | None = None
+    joint: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Progress:
         trials: trials that the whole job is expected to take.
         seconds_left: estimate from the mean of the trials so far; None before the first.
         waiting_for: what has to come before any trial can run; empty while there is room.
+        round: of a policy search: `round 3 of 10`, or `final mean`; else empty.
     """
 
     job: str
@@ -51,6 +58,7 @@ class Progress:
     trials: int
     seconds_left: float | None
     waiting_for: str = ""
+    round: str = ""
 
 
 def expected_trials(
@@ -89,7 +97,7 @@ def snapshot(job: Job, ledger: Ledger, slots: int, lacks: str = "") -> Progress:
         baseline=baseline.fitness if baseline is not None else None,
         best=None
         if best is None
-        else Best(best.index, best.fitness or 0.0, best.cls_text, best.bbox_text),
+        else _best(best),
         running=tuple(
             f"candidate {key.candidate} {key.stage} seed {key.seed}" for key in ledger.running
         ),
@@ -97,7 +105,29 @@ def snapshot(job: Job, ledger: Ledger, slots: int, lacks: str = "") -> Progress:
         trials=sum(expected.values()),
         seconds_left=_seconds_left(ledger, expected, slots),
         waiting_for=lacks if ledger.running else "",
+        round=_round(job, len(made)),
     )
+
+
+def _best(record: CandidateRecord) -> Best:
+    rpn, cls = record.definition.get("rpn"), record.definition.get("cls")
+    return Best(
+        record.index,
+        record.fitness or 0.0,
+        record.cls_text,
+        record.bbox_text,
+        None if rpn is None else ranking_text(rpn),
+        is_joint(cls),
+    )
+
+
+def _round(job: Job, newest: int) -> str:
+    """The round of the newest candidate of a policy search, for people."""
+    searcher = job.spec.searcher
+    if not isinstance(searcher, PolicySearcher) or newest == 0:
+        return ""
+    number = Rounds(searcher.rounds, searcher.samples).round(newest)
+    return "final mean" if number is None else f"round {number} of {searcher.rounds}"
 
 
 def _seconds_left(ledger: Ledger, expected: Mapping[str, int], slots: int) -> float | None:

@@ -102,11 +102,17 @@ FORMULAS: Mapping[str, RankingFormula] = {
 
 
 def ranking_lines(branch: RankingBranch) -> list[str]:
-    """The formula as plain text, then PAP's functions: their inner control points, a line each."""
+    """The formula of a ranking loss as plain text, and what its symbols mean."""
     formula = FORMULAS[branch.loss]
-    lines = [f"{NAMES[branch.loss]}: {formula.text[0]}", *formula.text[1:], formula.symbols]
-    if branch.functions is not None:
-        for name, points in branch.functions.points.items():
-            listed = " ".join(f"({x:.4g}, {y:.4g})" for x, y in points)
-            lines.append(f"{name}: (0, 0) {listed} (1, 1)")
+    return [f"{NAMES[branch.loss]}: {formula.text[0]}", *formula.text[1:], formula.symbols]
+
+
+def function_lines(branch: RankingBranch) -> list[str]:
+    """PAP's functions, a line each: their control points, the ends included; none of another."""
+    if branch.functions is None:
+        return []
+    lines = []
+    for name, points in branch.functions.points.items():
+        listed = " ".join(f"({x:.4g}, {y:.4g})" for x, y in points)
+        lines.append(f"{name}: (0, 0) {listed} (1, 1)")
     return lines

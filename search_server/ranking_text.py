@@ -33,9 +33,7 @@ def ranking_text(data: Mapping[str, Any]) -> str:
 
 def is_joint(data: object) -> bool:
     """Whether the JSON of a branch is a ranking loss that is the loss of the boxes too."""
-    return (
-        isinstance(data, Mapping) and data.get("type") == "ranking" and data.get("loss") in JOINT
-    )
+    return isinstance(data, Mapping) and data.get("type") == "ranking" and data.get("loss") in JOINT
 
 
 def functions_text(functions: Mapping[str, Sequence[Sequence[float]]]) -> str:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from search_server.cli.options import JsonOption
+
+
+class SearchKind(StrEnum):
+    """The searches that a spec can be written for; `init_searches.Search`, without its imports."""
+
+    cse = "cse"
+    pap = "pap"
+    autoloss_zero = "autoloss-zero"
 
 
 def init(
@@ -30,6 +39,15 @@ def init(
     train: Annotated[Path | None, typer.Option(help="Annotation file to train on.")] = None,
     val: Annotated[Path | None, typer.Option(help="Annotation file to evaluate on.")] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of the images.")] = None,
+    kind: Annotated[
+        SearchKind,
+        typer.Option(
+            "--search",
+            help="For what: `cse` for expressions from known losses on (CSE-AutoLoss), `pap` for "
+            "the functions of a parameterized AP loss, `autoloss-zero` for expressions from "
+            "nothing on.",
+        ),
+    ] = SearchKind.cse,
     timed: Annotated[
         bool, typer.Option("--time/--no-time", help="Train ten steps, to say how long it takes.")
     ] = True,
@@ -48,11 +66,19 @@ def init(
     if output is not None and output.exists():
         raise SearchError(f"{output} exists and is left as it is; give another name")
     with stdout_kept():
+        from search_server.init_searches import Search
         from search_server.init_spec import init as drafted
         from search_server.init_spec import write
 
         draft = drafted(
-            detector, data, train=train, val=val, images=images, timed=timed, slots=slots
+            detector,
+            data,
+            train=train,
+            val=val,
+            images=images,
+            search=Search(kind.value),
+            timed=timed,
+            slots=slots,
         )
         if output is not None:
             write(draft, output)

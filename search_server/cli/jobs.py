@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -254,23 +255,35 @@ def _losses(record: CandidateRecord, row: LeaderboardRow) -> list[tuple[str, str
         facts.append(("rpn", row.rpn))
     if record.size:
         facts.append(("size", f"{record.size} nodes"))
-    for branch in ("cls", "rpn"):
-        data = record.definition.get(branch)
-        if isinstance(data, dict) and data.get("type") == "ranking":
-            name = "formula" if branch == "cls" else "of rpn"
-            facts += [(name * (not n), line) for n, line in enumerate(_formula(data))]
-    return facts
+    return [*facts, *_ranking_facts(record.definition)]
 
 
-def _formula(data: dict[str, Any]) -> list[str]:
-    """The formula of a ranking branch as plain text; none of one that cannot be read."""
-    from losses import LossesError, RankingBranch
-    from search_server.ranking_formulas import ranking_lines
-
-    try:
-        return ranking_lines(RankingBranch.from_json(data))
-    except LossesError:
+def _ranking_facts(definition: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The formulas of the ranking branches, each once, and their functions."""
+    given = {name: definition.get(name) for name in ("cls", "rpn")}
+    ranking = {
+        name: data
+        for name, data in given.items()
+        if isinstance(data, dict) and data.get("type") == "ranking"
+    }
+    if not ranking:
         return []
+    from losses import LossesError, RankingBranch
+    from search_server.ranking_formulas import function_lines, ranking_lines
+
+    facts: list[tuple[str, str]] = []
+    seen: set[str] = set()
+    for name, data in ranking.items():
+        try:
+            branch = RankingBranch.from_json(data)
+        except LossesError:
+            continue  # what a later version wrote: its summary stands above
+        lines = [] if branch.loss in seen else ranking_lines(branch)
+        seen.add(branch.loss)
+        facts += [("formula" * (not n), line) for n, line in enumerate(lines)]
+        title = "functions" if name == "cls" else "of the RPN"
+        facts += [(title * (not n), line) for n, line in enumerate(function_lines(branch))]
+    return facts
 
 
 def _spread(row: LeaderboardRow) -> str:

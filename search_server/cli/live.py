@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from search_server.progress import Progress
 
 LINE_EVERY = 15.0  # seconds between plain lines while no trial ends
+OWN = "the detector’s own"
 _RUNNING_SHOWN = 6
 
 
@@ -61,6 +62,7 @@ def line(progress: Progress) -> str:
         state = f"waiting for {progress.waiting_for}"
     parts = [
         time.strftime("%H:%M:%S"),
+        *filter(None, [progress.round]),
         f"trials {progress.done}/{progress.trials}, {state}",
         funnel,
     ]
@@ -84,7 +86,8 @@ def panel(progress: Progress) -> RenderableType:
         for stage, count in progress.funnel.items()
     )
     grid.add_row("funnel", funnel)
-    grid.add_row("candidates", f"{progress.candidates} of {progress.of}")
+    made = f"{progress.candidates} of {progress.of}"
+    grid.add_row("candidates", f"{made}, {progress.round}" if progress.round else made)
     bar = Table.grid(padding=(0, 2))
     total = max(progress.trials, progress.done, 1)
     bar.add_row(
@@ -103,6 +106,9 @@ def panel(progress: Progress) -> RenderableType:
     if progress.best is not None:
         best = progress.best
         grid.add_row("best", f"AP {points(best.fitness)}, candidate {best.index}")
-        grid.add_row("", plain(f"cls  {best.cls or 'the detector’s own'}"))
-        grid.add_row("", plain(f"bbox {best.bbox or 'the detector’s own'}"))
+        grid.add_row("", plain(f"{'loss' if best.joint else 'cls '} {best.cls or OWN}"))
+        if not best.joint:
+            grid.add_row("", plain(f"bbox {best.bbox or OWN}"))
+        if best.rpn is not None:
+            grid.add_row("", plain(f"rpn  {best.rpn}"))
     return Group(grid)

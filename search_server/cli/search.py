@@ -203,7 +203,10 @@ def _print_plan(spec: JobSpec, source: Path, slots: int | None, as_json: bool) -
 
         counted = plan(spec, time_steps(spec, source), slots or local_slots(spec.resources))
     if as_json:
-        print_json({"slots": counted.slots, "stages": counted.stages, "hours": counted.hours})
+        rounds = {"rounds": counted.rounds, "samples": counted.samples} if counted.rounds else {}
+        print_json(
+            {"slots": counted.slots, **rounds, "stages": counted.stages, "hours": counted.hours}
+        )
         return
     print_plan(counted)
 
@@ -219,4 +222,7 @@ def print_plan(counted: Plan) -> None:
     made.add_row("all", str(counted.trials), "", duration(3600 * counted.hours), style="bold")
     out = console()
     out.print(made)
+    if counted.rounds:
+        rounds = f"{counted.rounds} rounds of {counted.samples} samples, then the final mean"
+        out.print(f"the baseline, {rounds}; a round waits for the one before it", style="dim")
     out.print(f"with {counted.slots} trials at once, as measured on this machine", style="dim")

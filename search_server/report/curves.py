@@ -13,8 +13,10 @@ from search_server.report.ranking_curves import box_curve, rank_curves
 
 if TYPE_CHECKING:
     import torch
-    from losses import RankingBranch
     from torch import nn
+
+    from losses import RankingBranch
+
 
 @dataclass(frozen=True)
 class LossCurves:
@@ -65,12 +67,13 @@ def loss_curves(detector: str, definition: Mapping[str, Any]) -> LossCurves:
     with DefaultScope.overwrite_default_scope("mmdet"):
         import mmdet.models  # noqa: F401 - registers the losses
 
-        cls_loss = None if ranking is not None else MODELS.build(head["loss_cls"])
         box_loss = MODELS.build(head["loss_bbox"])
     decoded = detector_family(config).always_decodes or bool(head.get("reg_decoded_bbox"))
     box = _box(box_loss, None if decoded else float(stds[0]))
     if ranking is not None:
         return LossCurves(*rank_curves(ranking), box, ranking=True)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        cls_loss = MODELS.build(head["loss_cls"])
     return LossCurves(
         positive=_classification(cls_loss, label=0),
         negative=_classification(cls_loss, label=1),

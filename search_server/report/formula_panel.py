@@ -21,7 +21,7 @@ from search_server.formulas import (
 )
 from search_server.ranking_formulas import FORMULAS
 from search_server.report.records import Findings
-from search_server.report.style import INK, MUTED, message
+from search_server.report.style import INK, MUTED, fitting_size, message
 
 _TITLES = {"cls": "Classification loss", "bbox": "Box loss", "rpn": "Loss of the region proposals"}
 _JOINT = "Loss of scores and boxes"
@@ -78,12 +78,15 @@ class FormulaPanel:
         axes.axis("off")
         y = 0.0
         for block in self.blocks:
+            # the title is as wide as bold letters of 0.7 em are
+            room = 72 * self.width - 14 - 0.7 * 11 * len(block.title)
             title = axes.text(
                 0, y + 7, block.title, fontsize=11, fontweight="bold", va="center", color=INK
             )
             axes.annotate(
                 block.words, (1, 0.5), xycoords=title, xytext=(14, 0), textcoords="offset points",
-                fontsize=9, color=MUTED, va="center", annotation_clip=False, parse_math=False,
+                fontsize=fitting_size(block.words, room, 9.0, 5.0), color=MUTED, va="center",
+                annotation_clip=False, parse_math=False,
             )  # fmt: skip
             draw(axes, block.formula, _INDENT, y + _TITLE_HEIGHT, INK)
             y += block.height
@@ -94,7 +97,7 @@ def _blocks(definition: Mapping[str, Any], width: float) -> list[Block]:
         loss = LossDefinition.from_json(definition)
     except LossesError:
         return [Block("Loss", "", plain(ascii(dict(definition)), width))]
-    blocks = []
+    blocks: list[Block] = []
     joint = isinstance(loss.cls, RankingBranch) and loss.cls.has_box_loss
     for branch, title in _TITLES.items():
         given = loss.branch(branch)
@@ -112,9 +115,7 @@ def _blocks(definition: Mapping[str, Any], width: float) -> list[Block]:
     return blocks
 
 
-def _ranking_block(
-    title: str, branch: RankingBranch, before: list[Block], width: float
-) -> Block:
+def _ranking_block(title: str, branch: RankingBranch, before: list[Block], width: float) -> Block:
     """A ranking loss; its formula is set once, where several branches have the same."""
     formula, words = typeset_ranking(branch, width, _RANKING_SIZE), branch_text(branch)
     if any(block.formula == formula for block in before):

@@ -60,10 +60,11 @@ def draw_functions(
         )  # fmt: skip
         shown = rf"{title}  $f_{{{name}}}$" if title and not column else rf"$f_{{{name}}}$"
         axes.set_title(shown, pad=6, fontsize=11)
-        axes.text(
-            1, 1.06, MEANING[name], transform=axes.transAxes, ha="right", va="bottom", fontsize=7,
-            color=MUTED,
-        )  # fmt: skip
+        if column or not title:
+            axes.text(
+                1, 1.06, MEANING[name], transform=axes.transAxes, ha="right", va="bottom",
+                fontsize=7, color=MUTED,
+            )  # fmt: skip
         axes.set(xlim=(0, 1), ylim=(0, 1))
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"] if not column else ["", "", ""])

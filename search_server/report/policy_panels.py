@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from search_server.report.panels import LEAST_SPAN, baseline_band, baseline_handle
@@ -17,7 +18,7 @@ from search_server.report.style import BASELINE, BEST, MUTED, light_grid, messag
 #: Colour, marker and words of a branch, where there are two.
 _BRANCHES: Mapping[str, tuple[str, str, str]] = {
     "cls": (origin_style("policy")[0], "o", "box head"),
-    "rpn": ("#009e73", "^", "region proposals"),
+    "rpn": ("#009e73", "^", "RPN"),
 }
 _LEAST_SCALES = 4.0  # highest over lowest gradient scale that the axis spans at least
 _WIDE = 0.5  # of a round: how far apart the dots of one lie together
@@ -100,9 +101,10 @@ def draw_scales(axes: Axes, search: PolicySearch) -> None:
         )  # fmt: skip
         if two:
             axes.annotate(
-                _BRANCHES[name][2], (len(line) - 0.5, line[-1]), xytext=(4, 0),
-                textcoords="offset points", fontsize=8, va="center", color=_BRANCHES[name][0],
-                annotation_clip=False,
+                _BRANCHES[name][2], (len(line) - 0.5, line[-1]), xytext=(-3, 6),
+                textcoords="offset points", fontsize=8.5, ha="right", fontweight="bold",
+                color=_BRANCHES[name][0],
+                path_effects=[withStroke(linewidth=3, foreground="white")],
             )  # fmt: skip
     low, high = min(*scales, 1.0), max(*scales, 1.0)
     room = max(1.15, (_LEAST_SCALES / (high / low)) ** 0.5)
@@ -120,15 +122,20 @@ def draw_scales(axes: Axes, search: PolicySearch) -> None:
 
 def policy_handles(findings: Findings, search: PolicySearch) -> list[Line2D]:
     """The legend of both panels."""
+    policy = ", of the policy (right)" if search.means else ""
     color, marker = origin_style("policy")
     handles = [
         Line2D(
             [], [], linestyle="none", marker=marker, color=color, markersize=5.5, label="a sample"
         ),
-        Line2D([], [], color=BEST, linewidth=2.0, label="mean of the round (left), policy (right)"),
+        Line2D([], [], color=BEST, linewidth=2.0, label="mean of the round (left)" + policy),
     ]
     if findings.baseline_spread.seeds:
         handles.append(baseline_handle())
+    if any(branch.functions is not None for branch in search.found.values()):
+        handles.append(
+            Line2D([], [], color=MUTED, alpha=0.5, linewidth=1.0, label="newest round's functions")
+        )
     if search.mean is not None:
         color, marker = origin_style("mean")
         handles.append(

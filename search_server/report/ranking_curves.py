@@ -10,6 +10,7 @@ from search_server.report.paths import GAPS, SHIFTS, Curve
 
 if TYPE_CHECKING:
     import torch
+
     from losses import RankingBranch
 
 _APART = 8.0  # logits: no loss here tells such a background from one that is not there
@@ -64,9 +65,7 @@ def box_curve(branch: RankingBranch, std: float) -> Curve:
     return Curve(SHIFTS, value.detach().numpy(), scale * slope.numpy())
 
 
-def _rank_loss(
-    branch: RankingBranch, logits: torch.Tensor, overlap: torch.Tensor
-) -> torch.Tensor:
+def _rank_loss(branch: RankingBranch, logits: torch.Tensor, overlap: torch.Tensor) -> torch.Tensor:
     """The ranking part of a loss for an object of some overlap and a background, shape ()."""
     import torch
 

@@ -123,7 +123,7 @@ class Rejection(Part):
 
     steps: int = Field(default=80, ge=10, le=10_000)
     learning_rate: float = Field(default=0.3, gt=0, le=100)
-    threshold: float = Field(default=0.9, gt=0, le=1)
+    threshold: float = Field(default=0.95, gt=0, le=1)
     digits: int | None = Field(default=2, ge=1, le=15)
 
 

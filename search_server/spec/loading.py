@@ -175,21 +175,20 @@ def _is_variant(part: int | str) -> bool:
 def _similar(loc: tuple[int | str, ...]) -> str:
     """The fields that exist at a place, the most similar first."""
     models: dict[str, Any] = {"": JobSpec}
-    others: list[Any] = []
+    others: dict[str, Any] = {}
     for part in loc[:-1]:
         if part in models:  # the tag of a union's member
-            others = [model for tag, model in models.items() if tag != part]
+            others = {tag: model for tag, model in models.items() if tag != part}
             models = {"": models[str(part)]}
             continue
-        others = []
+        others = {}
         fields = getattr(next(iter(models.values()), None), "model_fields", {})
         if part not in fields:
             return ""
         models = dict(_models_of(fields[part].annotation))
-    for other in others:
+    for tag, other in others.items():
         if loc[-1] in other.model_fields:
-            (choice,) = _choices(other) - _choices(next(iter(models.values())))
-            return f" here; only {choice} has it"
+            return f" here: it goes with {tag.strip('[]')}"
     names = list(getattr(next(iter(models.values()), None), "model_fields", {}))
     close = difflib.get_close_matches(str(loc[-1]), names, n=1)
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(names)}"
@@ -197,7 +196,7 @@ def _similar(loc: tuple[int | str, ...]) -> str:
 
 def _models_of(annotation: Any, tag: str = "") -> Iterator[tuple[str, Any]]:
     """The models in an annotation such as `Simulate | None`, each with its tag in the union."""
-    if hasattr(annotation, "model_fields"):
+    if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
         yield tag, annotation
     for extra in getattr(annotation, "__metadata__", ()):
         tag = extra.tag if isinstance(extra, Tag) else tag

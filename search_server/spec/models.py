@@ -96,14 +96,16 @@ class ClsSpec(BranchSpec):
     alpha: Annotated[float, Field(gt=0, lt=1)] | None = 0.25
 
 
-# The tags show in no message: see `loading`.
+# In errors the tags are no part of a field's name, for their brackets: see `loading`.
+_EXPRESSION, _PAP = "[a space of expressions]", "[the space pap]"
+_TREE, _POLICY = "[the searchers evolution and random]", "[the searcher policy]"
 ExpressionOrPap = Annotated[
-    Annotated[ClsSpec, Tag("[expression]")] | Annotated[PapSpec, Tag("[pap]")],
-    Discriminator(lambda given: of_type(given, "space", PAP, "[pap]", "[expression]")),
+    Annotated[ClsSpec, Tag(_EXPRESSION)] | Annotated[PapSpec, Tag(_PAP)],
+    Discriminator(lambda given: of_type(given, "space", PAP, _PAP, _EXPRESSION)),
 ]
 AnySearcher = Annotated[
-    Annotated[Searcher, Tag("[tree]")] | Annotated[PolicySearcher, Tag("[policy]")],
-    Discriminator(lambda given: of_type(given, "type", "policy", "[policy]", "[tree]")),
+    Annotated[Searcher, Tag(_TREE)] | Annotated[PolicySearcher, Tag(_POLICY)],
+    Discriminator(lambda given: of_type(given, "type", "policy", _POLICY, _TREE)),
 ]
 
 
@@ -289,7 +291,7 @@ def _check_kind(spec: JobSpec) -> None:
         allowed = "the searcher `policy` searches the parameters of space pap"
         raise Misfit(f"branches.{branch}.space", given.search_space.name, allowed)
     follow = f"{searcher.rounds} rounds of {searcher.samples} samples"
-    idle = {
+    idle: dict[str, tuple[object, object, str]] = {
         "search_space": (spec.search_space, None, "it is for expressions"),
         "mode": (spec.mode, "joint", "there are no generations that could alternate"),
         "fixed": (spec.fixed, {}, "pap is the loss of both branches"),

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from losses.ranking.functions import FUNCTIONS, MAX_CONTROL_POINTS
 from losses.ranking_branch import OVERLAPS
-from search_server.spec.budgets import Misfit, NamedPair, Part, Searcher
+from search_server.spec.budgets import NamedPair, Part
 
 PAP = "pap"
 
@@ -19,8 +19,8 @@ class PolicySearcher(Part):
     Attributes:
         rounds: how often the policy is moved.
         samples: candidates in a round; they are trained side by side.
-        sigma: spread of the first round, in units of a parameter in [0, 1].
-        anneal: the spread falls linearly, to sigma / rounds in the last round; false: it stays.
+        sigma: spread in the first round, for parameters in [0, 1]; it falls linearly, to
+            sigma / rounds in the last round.
         learning_rate: of Adam on the policy's mean, in logits; the peak of a rise and a fall.
         updates: steps of Adam after a round.
         warmup: steps of the rise.
@@ -31,22 +31,10 @@ class PolicySearcher(Part):
     rounds: int = Field(default=40, ge=1, le=100_000)
     samples: int = Field(default=8, ge=2, le=100_000)
     sigma: float = Field(default=0.2, gt=0, le=10)
-    anneal: bool = True
     learning_rate: float = Field(default=0.01, gt=0, le=10)
     updates: int = Field(default=100, ge=1, le=100_000)
     warmup: int = Field(default=30, ge=0, le=100_000)
     clip: float = Field(default=0.1, gt=0, lt=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _own(cls, data: Any) -> Any:
-        """Says of a setting of the other searchers that it would do nothing here."""
-        for name in data if isinstance(data, dict) else ():
-            if name in Searcher.model_fields and name not in cls.model_fields:
-                own = ", ".join(cls.model_fields)
-                allowed = f"the searcher `policy` has no {name}; it has {own}"
-                raise Misfit(f"searcher.{name}", data[name], allowed)
-        return data
 
     @model_validator(mode="after")
     def _consistent(self) -> PolicySearcher:

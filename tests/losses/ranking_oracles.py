@@ -127,7 +127,7 @@ def pap(
     rows = rows.double()
     positives = (targets == 1).nonzero().flatten().tolist()
     ranked = (targets != -1).nonzero().flatten().tolist()
-    ranked = sorted(ranked, key=lambda j: (-float(s[j]), j))[:num_topk]
+    ranked = sorted(ranked, key=lambda j: (-float(logits[j]), j))[:num_topk]
     total = torch.zeros((), dtype=torch.float64)
     for i in positives:
         difference = s[ranked] - s[i]
@@ -183,7 +183,7 @@ def random_case(seed: int) -> Case:
     if kind == "all_positive":
         targets[:] = 1
     ious = uniform(size)
-    if kind in ("ties", "edges"):
+    if kind in ("ties", "edges", "top"):
         # eighths: differences meet -1, 0, 1 and the deltas exactly
         logits, ious = (logits * 8.0).round() / 8.0, (ious * 4.0).round() / 4.0
     ious = torch.where(targets == 1, ious, 0.0)

@@ -53,16 +53,24 @@ def test_trains_alike_where_the_project_cannot_be_imported(
 ):
     batch = tiny_batch()
     cases = {}
-    for family, name in (("faster", "cse-autoloss-a"), ("atss", "cse-autoloss-b")):
+    for family, name in (
+        ("faster", "cse-autoloss-a"),
+        ("atss", "cse-autoloss-b"),
+        ("retinanet", "pap-retinanet"),
+        ("retinanet", "ap-l1"),
+        ("faster", "alrp-faster-rcnn"),
+        ("atss", "rank-sort"),
+    ):
         config = apply_loss(tiny_config(family), CATALOG[name])
         model = build(config)
         state = {key: value.clone() for key, value in model.state_dict().items()}
         torch.manual_seed(5)
         values = {k: v.detach() for k, v in loss_dict(model, batch).items()}
-        cases[family] = {"state": state, "values": values}
+        cases[name] = {"state": state, "values": values}
         config.custom_imports.imports = ["searched_losses"]
-        config.dump(tmp_path / f"{family}.py")
-    (tmp_path / "searched_losses.py").write_text(bundle.bundle_source("A searched loss\n"))
+        config.dump(tmp_path / f"{name}.py")
+    source = bundle.bundle_source("A searched loss\n", ranking=True)
+    (tmp_path / "searched_losses.py").write_text(source)
     given = {
         "cases": cases,
         "inputs": batch["inputs"],
@@ -81,8 +89,9 @@ def test_trains_alike_where_the_project_cannot_be_imported(
     assert done.stdout.endswith("same losses\n"), done.stderr[-3000:]
 
 
-def test_source_imports_nothing_of_the_project():
-    tree = ast.parse(bundle.bundle_source())
+@pytest.mark.parametrize("ranking", [False, True])
+def test_source_imports_nothing_of_the_project(ranking):
+    tree = ast.parse(bundle.bundle_source(ranking=ranking))
     for node in ast.walk(tree):
         names = []
         if isinstance(node, ast.Import):
@@ -100,12 +109,14 @@ def test_source_imports_nothing_of_the_project():
     assert {"losses.heads", "losses.expression_losses", "primitives.parser"} <= set(
         bundle.bundled_modules()
     )
-    first = bundle.bundled_modules()
+    first = bundle.bundled_modules(ranking=ranking)
+    assert ("losses.ranking.pap" in first) is ranking
     assert first.index("losses.mmcv_ops") < first.index("losses.expression_losses")
 
 
 def test_it_is_deterministic():
     assert bundle.bundle_source("x") == bundle.bundle_source("x")
+    assert bundle.bundle_source(ranking=True) == bundle.bundle_source(ranking=True)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +164,20 @@ def test_order_late_imports_and_re_exports(tmp_path, monkeypatch):
         c='"""C."""\nfrom toy.a import one\n\n\ndef three():\n    return 2 + one()\n',
     )
     assert bundle.bundled_modules() == ("toy.a", "toy.b", "toy.c")
+    space: dict = {}
+    exec(compile(bundle.bundle_source(), "bundle", "exec"), space)
+    assert space["two"]() == 2
+
+
+def test_a_package_in_the_package_is_seen_through(tmp_path, monkeypatch):
+    inner = tmp_path / "toy" / "inner"
+    write_package(
+        tmp_path, monkeypatch, b="from toy.inner import one\n\n\ndef two():\n    return one() + 1\n"
+    )
+    inner.mkdir()
+    (inner / "__init__.py").write_text("from toy.inner.a import one\n\n__all__ = ['one']\n")
+    (inner / "a.py").write_text("def one():\n    return 1\n")
+    assert bundle.bundled_modules() == ("toy.inner.a", "toy.b")
     space: dict = {}
     exec(compile(bundle.bundle_source(), "bundle", "exec"), space)
     assert space["two"]() == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ import torch
 from primitives import OPERATORS, Kind, Operator
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "reference_small.npz"
-UNARY = [name for name, op in OPERATORS.items() if op.arity == 1]
-BINARY = [name for name, op in OPERATORS.items() if op.arity == 2]
 REFERENCE = (
     "Add Sub Mul Div Neg Abs Exp Log Sqrt Softmax Softplus Sig Sgdf Salf Serf Tanh Relu Sin Cos Dot"
 )
+SIGN_SAFE = "Inv SLog SSqrt Square"
+UNARY = [name for name, op in OPERATORS.items() if op.arity == 1]
+UNARY_IN_REFERENCE = [name for name in UNARY if name in REFERENCE.split()]
+BINARY = [name for name, op in OPERATORS.items() if op.arity == 2]
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +63,14 @@ def sample(seed: int, scale: float, rows: int = 40) -> np.ndarray:
 
 
 def test_the_table_holds_the_reference_operators() -> None:
-    assert " ".join(OPERATORS) == REFERENCE
+    assert " ".join(OPERATORS) == f"{REFERENCE} {SIGN_SAFE} MeanClasses"
     for name, operator in OPERATORS.items():
         assert operator.name == name
         assert operator.arity in (1, 2)
         operator.latex.format("a", "b")
 
 
-@pytest.mark.parametrize("name", UNARY)
+@pytest.mark.parametrize("name", UNARY_IN_REFERENCE)
 def test_unary_operators_agree_with_the_reference(name: str, golden: dict[str, np.ndarray]) -> None:
     x, y, grad = (golden[f"op.{name}.{field}"] for field in ("x", "y", "grad"))
     value, (gradient,) = torch_pass(OPERATORS[name], x)
@@ -125,6 +128,53 @@ def test_parity_and_commutativity_are_true() -> None:
             np.testing.assert_allclose(operator.value(x, y), operator.value(y, x))
 
 
+@pytest.mark.parametrize(
+    ("name", "points", "values", "slopes"),
+    [  # by hand
+        ("Inv", [2.0, -0.5, 1e-6], [0.5, -2.0, 1e6], [-0.25, -4.0, -1e12]),
+        (
+            "SLog",
+            [math.e, -math.e, 0.1, -0.1, 0.0],
+            [1.0, -1.0, math.log(0.1), -math.log(0.1), 0.0],
+            [1 / math.e, 1 / math.e, 10.0, 10.0, 0.0],
+        ),
+        ("SSqrt", [4.0, -4.0, 0.25, 0.0], [2.0, -2.0, 0.5, 0.0], [0.25, 0.25, 1.0, 0.0]),
+        ("Square", [3.0, -3.0, 0.0], [9.0, 9.0, 0.0], [6.0, -6.0, 0.0]),
+    ],
+)
+def test_sign_safe_operators_have_their_values_and_slopes(
+    name: str, points: list[float], values: list[float], slopes: list[float]
+) -> None:
+    x = np.array([points])
+    for value, (slope,) in (
+        torch_pass(OPERATORS[name], x),
+        numpy_gradients(OPERATORS[name], x),
+    ):
+        np.testing.assert_allclose(value[0], values, rtol=3e-6)
+        np.testing.assert_allclose(slope[0], slopes, rtol=3e-6)
+
+
+@pytest.mark.parametrize("name", SIGN_SAFE.split())
+def test_sign_safe_operators_are_finite_for_every_sign(name: str) -> None:
+    x = np.array([[-1e6, -1.0, -1e-9, 0.0, 1e-9, 1.0, 1e6]])
+    value, (slope,) = torch_pass(OPERATORS[name], x)
+    assert np.isfinite(value).all()
+    assert np.isfinite(slope).all()
+    step = 1e-5  # the slope is that of the value, where the point is not next to the bend
+    for point in (-50.0, -1.0, -0.1, 0.1, 1.0, 50.0):
+        around = OPERATORS[name].value(np.array([[point - step, point + step]]))[0]
+        _, (slope,) = torch_pass(OPERATORS[name], np.array([[point]]))
+        np.testing.assert_allclose(slope[0, 0], np.diff(around)[0] / (2 * step), rtol=1e-6)
+
+
+def test_the_mean_over_classes_keeps_the_shape() -> None:
+    x = np.array([[1.0, 2.0, 6.0], [0.0, -3.0, 0.0]])
+    value, (slope,) = torch_pass(OPERATORS["MeanClasses"], x)
+    np.testing.assert_allclose(value, [[3.0, 3.0, 3.0], [-1.0, -1.0, -1.0]])
+    np.testing.assert_allclose(slope, np.ones((2, 3)))  # of the sum: each entry counts once
+    np.testing.assert_allclose(OPERATORS["MeanClasses"].value(x), value)
+
+
 def test_the_reference_guards_are_kept() -> None:
     value, (gradient,) = torch_pass(OPERATORS["Exp"], np.array([[88.0, 89.0, 1e30]]))
     assert np.allclose(value, np.exp(88.0), rtol=1e-12)
@@ -148,6 +198,9 @@ def test_the_reference_guards_are_kept() -> None:
         ("Softmax", (Kind.PER_CLASS,), Kind.PER_CLASS),
         ("Softmax", (Kind.PER_ROW,), None),
         ("Softmax", (Kind.SCALAR,), None),
+        ("MeanClasses", (Kind.PER_CLASS,), Kind.PER_CLASS),
+        ("MeanClasses", (Kind.PER_ROW,), None),
+        ("SLog", (Kind.PER_ROW,), Kind.PER_ROW),
         ("Dot", (Kind.PER_CLASS, Kind.PER_CLASS), Kind.PER_ROW),
         ("Dot", (Kind.SCALAR, Kind.PER_CLASS), Kind.PER_ROW),
         ("Dot", (Kind.SCALAR, Kind.SCALAR), None),

@@ -35,14 +35,35 @@ OWN = {
 
 
 def test_built_in_spaces_are_those_of_the_paper() -> None:
-    assert list(SPACES) == ["multi_cls", "binary_cls", "box"]
-    multi, binary, box = SPACES.values()
+    assert list(SPACES)[:3] == ["multi_cls", "binary_cls", "box"]
+    multi, binary, box = list(SPACES.values())[:3]
     assert [len(space.operators) for space in (multi, binary, box)] == [20, 19, 15]
     assert "Dot" not in binary.operators
     assert not {"Softmax", "Sgdf", "Salf", "Serf", "Dot"} & set(box.operators)
     assert [item.name for item in binary.inputs] == ["X", "Q", "PY", "NY"]
     assert (multi.root, binary.root, box.root) == (Kind.PER_ROW, Kind.PER_CLASS, Kind.PER_ROW)
-    assert {space.constants for space in SPACES.values()} == {(1.0, 2.0, 3.0)}
+    assert {space.constants for space in (multi, binary, box)} == {(1.0, 2.0, 3.0)}
+
+
+def test_the_spaces_of_autoloss_zero_have_its_leaves_and_operators() -> None:
+    elementwise = {
+        *("Add", "Mul", "Neg", "Abs", "Inv", "SLog", "Exp", "Tanh", "Square", "SSqrt"),
+    }
+    multi, binary, box = (
+        SPACES[f"autoloss_zero_{name}"] for name in ("multi_cls", "binary_cls", "box")
+    )
+    assert set(box.operators) == elementwise
+    assert set(multi.operators) == elementwise | {"MeanClasses", "Softmax", "Dot"}
+    assert set(binary.operators) == elementwise | {"MeanClasses", "Sig"}
+    assert [list(space.kinds) for space in (multi, binary, box)] == [
+        ["X", "Y"],
+        ["X", "PY"],
+        ["U", "I", "E"],
+    ]
+    for space, like in ((multi, "multi_cls"), (binary, "binary_cls"), (box, "box")):
+        assert space.root is SPACES[like].root
+        assert space.constants == (1.0,)
+        assert space.kinds.items() <= SPACES[like].kinds.items()  # what the losses provide
 
 
 @pytest.mark.parametrize("name", SPACES)

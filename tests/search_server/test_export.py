@@ -309,6 +309,32 @@ def test_a_two_stage_export_reproduces_the_recorded_ap(
         assert seen["ap"] == pytest.approx(recorded, abs=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_ranking_export_reproduces_the_recorded_ap(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    """What is only here: a head whose losses rank, its functions as text, its sampler."""
+    ranking = trained_job(tmp_path_factory, "retinanet", "binary_cls", "pap-retinanet", steps=40)
+    with ranking as (store, job_id):
+        recorded = store.candidate(job_id, 1).fitness
+        assert recorded is not None
+        assert recorded > 0.01, "an AP of zero would prove nothing"
+        plain, alone = tmp_path / "plain" / "pap.py", tmp_path / "alone" / "pap.py"
+        export(store, job_id, plain, 1)
+        export(store, job_id, alone, 1, standalone=True)
+    seen = trained(plain, tmp_path / "a", standalone=False)
+    assert seen["ap"] == pytest.approx(recorded, abs=1e-6)
+    seen = trained(alone, tmp_path / "b", standalone=True)
+    assert not seen["project"]
+    assert seen["ap"] == pytest.approx(recorded, abs=1e-6)
+    head = Config.fromfile(plain).model.bbox_head
+    assert (head.type, head.head) == ("RankingHead", "RetinaHead")
+    assert head.loss_ranking.functions.H2[0] == [0.4182, 0.0277]
+    assert "class PAPRankingLoss" in alone.with_name("pap_loss.py").read_text()
+    assert "ranks the scores of a whole batch" in plain.read_text()
+
+
 @pytest.mark.parametrize(("device", "hidden"), [("cpu", True), ("auto", False), ("cuda", False)])
 def test_the_command_hides_gpus_from_what_was_trained_without(device: str, hidden: bool) -> None:
     task = replace(trial("a", "b"), device=device, threads=2)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from losses import CATALOG, configs_dir
+from losses.ranking_config import ranks
 from search_server.export.check import check
 from search_server.export.exporter import exported_config
 from search_server.export.literal import assignments
@@ -37,8 +38,9 @@ def test_module_names_follow_the_config(file: str, name: str) -> None:
     assert module_name(Path("/some/where") / file) == name
 
 
-def test_the_module_imports_nothing_of_the_project() -> None:
-    tree = ast.parse(module_source(["one", "two"]))
+@pytest.mark.parametrize("ranking", [False, True])
+def test_the_module_imports_nothing_of_the_project(ranking: bool) -> None:
+    tree = ast.parse(module_source(["one", "two"], ranking=ranking))
     imported = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -54,11 +56,18 @@ def test_the_module_imports_nothing_of_the_project() -> None:
     defined = [n.name for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
     assert len(defined) == len(set(defined))
     assert {"SoftmaxExpressionLoss", "BoxExpressionLoss", "FullPrecisionCocoMetric"} <= set(defined)
+    assert ("PAPRankingLoss" in defined) is ranking
+    assert ("RankSortRankingLoss" in defined) is ranking
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("detector", "loss"), [("faster_rcnn", "cse-autoloss-a"), ("atss", "qfl-giou")]
+    ("detector", "loss"),
+    [
+        ("faster_rcnn", "cse-autoloss-a"),
+        ("atss", "qfl-giou"),
+        ("faster_rcnn", "pap-faster-rcnn"),
+    ],
 )
 def test_other_detectors_build_where_the_project_is_hidden(
     tmp_path: Path, detector: str, loss: str
@@ -76,5 +85,5 @@ def test_other_detectors_build_where_the_project_is_hidden(
     )
     config = exported_config(spec, "its_loss")
     (tmp_path / "its.py").write_text(assignments(config))
-    (tmp_path / "its_loss.py").write_text(module_source([]))
+    (tmp_path / "its_loss.py").write_text(module_source([], ranking=ranks(config)))
     assert check(tmp_path / "its.py", config, standalone=True) > 10_000

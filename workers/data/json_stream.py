@@ -142,7 +142,7 @@ class _Reader:
             except RecursionError as error:
                 raise self.error("A value is nested too deeply") from error
             else:
-                if self._ended or end < len(self._text):  # a number may go on after the text
+                if self._ended or not self._may_go_on(value, end):
                     text = self._text[self._at : end]
                     self._at = end
                     return value, text
@@ -157,6 +157,12 @@ class _Reader:
         """Whether the error may only be that the value goes on after the text."""
         near = error.pos >= len(self._text) - _LONGEST_WORD
         return near or error.msg.startswith("Unterminated string")
+
+    def _may_go_on(self, value: Any, end: int) -> bool:
+        """Whether a number that was read up to `end` may be the start of another: 1 of 1.5e3."""
+        rest = self._text[end : end + _LONGEST_WORD]
+        short = len(rest) < _LONGEST_WORD
+        return short and isinstance(value, int | float) and not rest.strip(".eE+-")
 
     def _more(self) -> None:
         """Reads on: as much again as a value that did not fit, so that no value costs much more."""

@@ -1,0 +1,171 @@
+"""What `init` writes about the search itself, for each of the searches that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from losses import FAMILIES, Family
+
+
+class Search(StrEnum):
+    """The searches that `init` writes a spec for."""
+
+    cse = "cse"
+    pap = "pap"
+    autoloss_zero = "autoloss-zero"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a search is fitted to.
+
+    Attributes:
+        batch: images a step.
+        steps: of a proxy trial.
+        box_weight: weight that a box loss on boxes gets in this detector.
+        embedded: whether the data is the embedded set, whose trials take seconds.
+    """
+
+    family: Family
+    batch: int
+    steps: int
+    box_weight: float
+    embedded: bool
+
+
+_NAMED = {
+    "multi_cls": ("{cls: ce-expression, bbox: giou-expression}", "cse-autoloss-a"),
+    "binary_cls": (
+        "{cls: focal-expression, bbox: giou-expression}",
+        "cse-autoloss-b",
+        "{cls: qfl-giou, bbox: giou-expression}",
+    ),
+}
+_INPUTS = {
+    "multi_cls": "X logits, Y one-hot label, Z IoU of the box",
+    "binary_cls": "X logit, Q IoU of the box, PY and NY label",
+}
+_CENTERNESS = "iou_centerness: false          # true: the centerness target is the IoU\n"
+
+
+def misfit(search: Search, family: Family) -> str | None:
+    """Why a search is not for a family of detectors; None where it is."""
+    if search is Search.pap and not family.ranks:
+        names = ", ".join(name for name, each in FAMILIES.items() if each.ranks)
+        return f"a search for a parameterized AP loss needs a head that can rank: {names}"
+    return None
+
+
+def search_text(search: Search, facts: Facts) -> str:
+    """The lines from `branches` to `window`, with comments."""
+    texts: Mapping[Search, Callable[[Facts], str]] = {
+        Search.cse: _cse,
+        Search.pap: _pap,
+        Search.autoloss_zero: _autoloss_zero,
+    }
+    return texts[search](facts)
+
+
+def _cse(facts: Facts) -> str:
+    space = facts.family.cls_space
+    named = "".join(f"    - {name}\n" for name in _NAMED[space])
+    simulate = f"{{steps: 100, images_per_class: 1, batch_size: {min(4, facts.batch)}, keep: 4}}"
+    alpha = "    alpha: 0.25                # class balance; null: none\n"
+    return f"""\
+branches:                      # leave one out, and it keeps the detector's own loss
+  cls:
+    space: {space:<20}# {_INPUTS[space]}
+{alpha if space == "binary_cls" else ""}\
+  bbox:
+    space: box                 # U union, I intersection, E enclosing box, in square pixels
+    loss_weight: {facts.box_weight:<14g}# factor on every box loss that is found
+mode: joint                    # alternate: one branch a generation, the other from the best
+{_CENTERNESS if facts.family.has_centerness else ""}\
+baseline: default              # the detector's own losses, or a name of the catalogue
+
+searcher:
+  type: evolution
+  population: 16               # candidates in a generation
+  parents: 4                   # the best of them become parents
+  named:                       # these open the first generation
+{named}\
+  random: 0.2
+  mutation: 0.5
+  crossover: 0.3
+
+funnel:
+  # over-fit a few images; `keep` of every generation go on
+  simulate: {simulate}
+  # Two losses differ less than two seeds do: compare over several, paired by seed.
+  proxy: {{steps: {facts.steps}, batch_size: {facts.batch}, seeds: [0, 1, 2]}}
+
+candidates: 48                 # three generations
+window: 16                     # the k-th candidate sees the results of candidates up to k - 16
+"""
+
+
+def _pap(facts: Facts) -> str:
+    two = facts.family.two_stage
+    rpn = "  rpn: {space: pap}            # and as many for the region proposals: 82 together\n"
+    baseline = "pap-identity-faster-rcnn" if two else "pap-identity"
+    rounds = 10 if facts.embedded else 40
+    schedule = "" if facts.embedded else ", as published"
+    return f"""\
+branches:
+  # 41 parameters: five functions of 4 control points each, and the boxes' gradient scale
+  cls: {{space: pap}}            # the loss of scores and boxes; gradient_scale: false leaves it at 1
+{rpn if two else ""}\
+baseline: {baseline + " ":<21}# identity functions, gradient scale 1: what the search starts from
+
+searcher:
+  type: policy
+  rounds: {rounds:<21}# the policy is moved after every round{schedule}
+  samples: 8                   # losses in a round; they are trained side by side
+  sigma: 0.2                   # spread of the first round; it falls linearly
+  learning_rate: 0.01          # of the policy's mean, in logits
+  updates: 100                 # of the mean after a round
+  warmup: 30
+  clip: 0.1                    # of every parameter's own probability ratio
+
+funnel:
+  simulate: null               # every sample is trained: its AP is the reward
+  # One seed a sample is enough for the policy, which averages over a round and over rounds.
+  # The final mean needs more: lossforge compare
+  proxy: {{steps: {facts.steps}, batch_size: {facts.batch}, seeds: [0]}}
+
+# rounds x samples candidates, then the final mean: {rounds * 8 + 1}
+"""
+
+
+def _autoloss_zero(facts: Facts) -> str:
+    simulate = f"{{steps: 100, images_per_class: 1, batch_size: {min(4, facts.batch)}, keep: 4}}"
+    return f"""\
+search_space: autoloss_zero    # both branches, from nothing but random expressions
+baseline: default              # the detector's own losses, or a name of the catalogue
+
+searcher:
+  type: evolution
+  population: 20               # candidates in a generation
+  parents: 4                   # the best of them become parents
+  depth: {{min: 2, max: 5}}
+  random: 0.3
+  mutation: 0.5
+  crossover: 0.2
+
+funnel:
+  verify:
+    max_draws: 200000
+    rejection:                 # does the loss improve predictions that are moved down it?
+      steps: 80                # of descent on the predictions of five fixed samples
+      learning_rate: 0.3
+      threshold: 0.9           # share of the possible gain of the metric
+      digits: 2                # to which gradient norms agree where losses are equivalent
+  # over-fit a few images; `keep` of every generation go on
+  simulate: {simulate}
+  proxy: {{steps: {facts.steps}, batch_size: {facts.batch}, seeds: [0, 1]}}
+
+candidates: 200                # ten generations
+window: 20                     # the k-th candidate sees the results of candidates up to k - 20
+"""
