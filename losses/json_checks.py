@@ -6,6 +6,8 @@ from typing import Any
 
 from losses.errors import DefinitionError
 
+_LARGEST = 2**31 - 1
+
 
 def check_fields(
     data: Mapping[str, Any], where: str, required: set[str], optional: set[str]
@@ -33,9 +35,14 @@ def optional_number(value: Any, where: str) -> float | None:
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DefinitionError(f"must be a finite number or null, got {value!r}", where)
-    return float(value)
+    if not isinstance(value, bool) and isinstance(value, int | float):
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number above every float
+            number = math.inf
+        if math.isfinite(number):
+            return number
+    raise DefinitionError(f"must be a finite number or null, got {value!r:.80}", where)
 
 
 def optional_weight(value: Any, where: str) -> float | None:
@@ -58,18 +65,20 @@ def positive_number(value: Any, where: str) -> float:
     """
     number = optional_number(value, where)
     if number is None or number <= 0:
-        raise DefinitionError(f"must be a number above 0, got {value!r}", where)
+        raise DefinitionError(f"must be a number above 0, got {value!r:.80}", where)
     return number
 
 
 def positive_integer(value: Any, where: str) -> int:
-    """A whole number from 1.
+    """A whole number from 1 that a computer's word holds.
 
     Raises:
         DefinitionError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise DefinitionError(f"must be a whole number from 1, got {value!r}", where)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST:
+        raise DefinitionError(
+            f"must be a whole number from 1 to {_LARGEST}, got {value!r:.80}", where
+        )
     return value
 
 

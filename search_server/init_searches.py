@@ -109,15 +109,15 @@ window: 16                     # the k-th candidate sees the results of candidat
 def _pap(facts: Facts) -> str:
     two = facts.family.two_stage
     rpn = "  rpn: {space: pap}            # and as many for the region proposals: 82 together\n"
-    baseline = "pap-identity-faster-rcnn" if two else "pap-identity"
+    baseline = "pap-identity-faster-rcnn  " if two else "pap-identity"
     rounds = 10 if facts.embedded else 40
     schedule = "" if facts.embedded else ", as published"
     return f"""\
 branches:
   # 41 parameters: five functions of 4 control points each, and the boxes' gradient scale
-  cls: {{space: pap}}            # the loss of scores and boxes; gradient_scale: false leaves it at 1
+  cls: {{space: pap}}            # the loss of scores and boxes; gradient_scale: false fixes it at 1
 {rpn if two else ""}\
-baseline: {baseline + " ":<21}# identity functions, gradient scale 1: what the search starts from
+baseline: {baseline:<19}# identity functions, gradient scale 1: what it starts from
 
 searcher:
   type: policy
@@ -131,8 +131,8 @@ searcher:
 
 funnel:
   simulate: null               # every sample is trained: its AP is the reward
-  # One seed a sample is enough for the policy, which averages over a round and over rounds.
-  # The final mean needs more: lossforge compare
+  # One seed a sample, as published: the policy averages over many. What is found has to be
+  # trained over more: lossforge compare
   proxy: {{steps: {facts.steps}, batch_size: {facts.batch}, seeds: [0]}}
 
 # rounds x samples candidates, then the final mean: {rounds * 8 + 1}

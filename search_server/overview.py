@@ -106,8 +106,8 @@ def summaries(store: Store) -> list[JobSummary]:
         return [_summary(row) for row in session.execute(query)]
 
 
-def _summary(row: Row[Any]) -> JobSummary:
-    *facts, searcher, mean = row
+def _summary(row: Row[*tuple[Any, ...]]) -> JobSummary:
+    *facts, searcher, mean = tuple(row)
     found, rounds = JobSummary(*facts), Rounds.of(searcher)
     if rounds is None:
         return found
@@ -130,7 +130,7 @@ def round_summaries(store: Store, job_id: str) -> list[RoundSummary]:
         .order_by(Candidate.index)
     )
     with store.reading() as session:
-        rows = [tuple(row) for row in session.execute(query)]
+        rows = [(index, state, value) for index, state, value in session.execute(query)]
     return [
         _round_summary(number, list(group))
         for number, group in groupby(rows, key=lambda row: rounds.round(row[0]))

@@ -3,15 +3,14 @@
 import functools
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-# a segment shorter than this counts as a jump: float32 control points cannot tell its ends apart
-# much better, and a slope above its inverse would cost the prefix sums their digits
-SHORTEST_SEGMENT = 1e-6
+# a segment shorter than this is a jump: its slope would cost the prefix sums their digits, and
+# no logits come that close but equal ones
+SHORTEST_SEGMENT = 1e-9
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def unit_function(row: tuple[float, ...]) -> UnitFunction:
     The first x is 0, the last is 1, and none is below the one before it. Where several control
     points have one x the function jumps, and takes there the value of the first of them; but at
     x = 0 it starts with the last of the points there. (So does the released implementation.)
-    Points closer than ``SHORTEST_SEGMENT`` count as one x.
+    Between points closer than ``SHORTEST_SEGMENT`` it is constant.
 
     Raises:
         ValueError: not such a row of finite numbers.
@@ -99,13 +98,15 @@ def unit_function(row: tuple[float, ...]) -> UnitFunction:
     xs, ys = row[0::2], row[1::2]
     if xs[0] != 0.0 or xs[-1] != 1.0 or any(b < a for a, b in itertools.pairwise(xs)):
         raise ValueError(f"x of control points must rise from 0 to 1, got {list(xs)}")
-    snapped = _snapped(xs)
     knots, starts, slopes = [], [], []
-    for (x, y), (next_x, next_y) in itertools.pairwise(zip(snapped, ys, strict=True)):
-        if next_x > x:
-            knots.append(x)
-            starts.append(y)
-            slopes.append((next_y - y) / (next_x - x))
+    for (x, y), (next_x, next_y) in itertools.pairwise(zip(xs, ys, strict=True)):
+        if next_x == x:
+            continue
+        steep = next_x - x < SHORTEST_SEGMENT
+        knots.append(x)
+        # f(0) is the value at the left end of the first segment
+        starts.append(next_y if steep and len(knots) > 1 else y)
+        slopes.append(0.0 if steep else (next_y - y) / (next_x - x))
     return UnitFunction((*knots, 1.0), tuple(starts), tuple(slopes))
 
 
@@ -124,12 +125,3 @@ def ramp(delta: float) -> Relation:
 
 # sign(d) / 2 + 1/2
 HALF_STEP = Relation((0.0, 0.0), (0.0, 0.5, 1.0), (0.0, 0.0, 0.0))
-
-
-def _snapped(xs: Sequence[float]) -> list[float]:
-    """x where those closer together than the shortest segment are equal; the ends stay."""
-    snapped = [0.0]
-    for x in xs[1:]:
-        near = x - snapped[-1] < SHORTEST_SEGMENT
-        snapped.append(snapped[-1] if near else x)
-    return [1.0 if 1.0 - x < SHORTEST_SEGMENT else x for x in snapped]

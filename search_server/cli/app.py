@@ -12,6 +12,7 @@ from search_server.cli.export import export, report
 from search_server.cli.init import init
 from search_server.cli.jobs import jobs, show
 from search_server.cli.leaderboard import leaderboard
+from search_server.cli.losses import formula
 from search_server.cli.search import resume, search
 from search_server.cli.submit import submit
 from search_server.cli.train import train
@@ -57,6 +58,7 @@ for _command, _panel in (
     (jobs, RESULTS),
     (leaderboard, RESULTS),
     (show, RESULTS),
+    (formula, RESULTS),
     (export, RESULTS),
     (report, RESULTS),
     (compare, RESULTS),

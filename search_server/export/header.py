@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from losses import BRANCHES, LossDefinition, RankingBranch
-from search_server.formulas import branch_text
+from losses import LossDefinition, RankingBranch
+from search_server.formulas import branch_texts
 from search_server.report.statistics import Spread, by_seed, paired_difference, spread
 
 if TYPE_CHECKING:
@@ -98,9 +98,7 @@ def _result(facts: Evidence) -> list[str]:
 
 def _setting(facts: Evidence, spec: TrialSpec) -> list[str]:
     definition = LossDefinition.from_json(spec.definition)
-    texts = {branch: branch_text(definition.branch(branch)) for branch in BRANCHES}
-    if definition.rpn is not None:
-        texts["rpn"] = branch_text(definition.rpn)
+    texts = branch_texts(definition)
     versions = ", ".join(f"{name} {value}" for name, value in sorted(facts.versions.items()))
     lines = [
         _line("loss name", json.dumps(definition.name)),

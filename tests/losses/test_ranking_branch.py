@@ -125,6 +125,8 @@ def test_left_out_fields_have_defaults(loss):
         (data("ap", delta=None), "cls.delta"),
         (data("ap", delta=float("nan")), "cls.delta"),
         (data("ap", "rpn", delta=-1), "rpn.delta"),
+        (data("ap", delta=10**400), "cls.delta"),
+        (data("pap", num_topk=10**400), "cls.num_topk"),
         (data("ap", loss_weight=-1), "cls.loss_weight"),
         (data("ap", box_loss="GIoULoss"), "cls.box_loss"),
         (data("ap", functions=POINTS), "cls.functions"),

@@ -1,178 +1,168 @@
-"""AP, aLRP, parameterized AP and RankSort loss against published numbers and oracles."""
+"""Modules of the ranking losses: self-balancing, precision, settings."""
 
-import importlib.util
-from collections import Counter
-from pathlib import Path
-from typing import Any
+import copy
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from mmdet.registry import MODELS
 
-from losses import alrp_loss, ap_loss, pap_loss, rank_sort_loss
+import losses  # noqa: F401  registers them
+from losses.errors import DefinitionError
+from losses.ranked_batch import RankedBatch, box_overlaps
+from losses.ranking import PapFunctions
 
-_spec = importlib.util.spec_from_file_location(
-    "ranking_oracles", Path(__file__).with_name("ranking_oracles.py")
+IDENTITY = PapFunctions.identity().to_json()
+ALL = (
+    {"type": "APRankingLoss"},
+    {"type": "ALRPRankingLoss"},
+    {"type": "PAPRankingLoss", "functions": IDENTITY},
+    {"type": "RankSortRankingLoss"},
 )
-assert _spec is not None
-assert _spec.loader is not None
-oracles: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(oracles)
-
-_STORED = np.load(Path(__file__).parents[1] / "golden" / "reference_small.npz")
-GOLDEN = {key: torch.from_numpy(_STORED[key]) for key in _STORED.files}
-# 8 blocks of 32 seeds: 256 problems for each loss
-BLOCKS = range(8)
-BLOCK = 32
 
 
-def close(got: Tensor | None, wanted: Tensor) -> None:
-    assert got is not None
-    torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
-
-
-def close_to_golden(got: Tensor | None, wanted: Tensor) -> None:
-    assert got is not None
-    assert float((got - wanted).abs().max()) <= 1e-4 * float(wanted.abs().max())
-
-
-def leaf(tensor: Tensor) -> Tensor:
-    return tensor.clone().requires_grad_()
-
-
-def test_ap_golden() -> None:
-    logits = leaf(GOLDEN["ap.logits"])
-    loss = ap_loss(logits, GOLDEN["ap.targets"])
-    loss.backward()
-    torch.testing.assert_close(loss.detach(), GOLDEN["ap.loss"], rtol=1e-6, atol=0.0)
-    close_to_golden(logits.grad, GOLDEN["ap.grad"])
-
-
-def test_alrp_golden() -> None:
-    logits = leaf(GOLDEN["ap.logits"])  # stored once for both
-    loss, rank, order = alrp_loss(logits, GOLDEN["ap.targets"], GOLDEN["alrp.regression_losses"])
-    loss.backward()
-    torch.testing.assert_close(loss.detach(), GOLDEN["alrp.loss"], rtol=1e-6, atol=0.0)
-    torch.testing.assert_close(rank, GOLDEN["alrp.rank"], rtol=1e-6, atol=0.0)
-    assert torch.equal(order, GOLDEN["alrp.order"])
-    close_to_golden(logits.grad, GOLDEN["alrp.grad"])
-
-
-@pytest.mark.parametrize("case", ["pap", "pap_top100"])
-def test_pap_golden(case: str) -> None:
-    logits, ious = leaf(GOLDEN[f"{case}.logits"]), leaf(GOLDEN[f"{case}.ious"])
-    loss = pap_loss(
-        logits,
-        ious,
-        GOLDEN[f"{case}.targets"],
-        GOLDEN[f"{case}.ctrl_points"],
-        num_topk=int(GOLDEN[f"{case}.num_topk"]),
+def batch_of(seed=0, positives=5, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.full((40,), 3)
+    labels[:positives] = torch.randint(0, 3, (positives,), generator=generator)
+    goals = torch.tensor([-0.5, -0.5, 0.5, 0.5], dtype=dtype).expand(positives, 4)
+    shift = torch.randn(positives, 4, generator=generator, dtype=dtype) * 0.1
+    return RankedBatch(
+        scores=torch.randn(40, 3, generator=generator, dtype=dtype).requires_grad_(),
+        labels=labels,
+        counted=torch.ones(40, dtype=torch.bool),
+        positive=torch.arange(positives),
+        boxes=(goals + shift).requires_grad_(),
+        goals=goals,
     )
-    loss.backward()
-    torch.testing.assert_close(loss.detach(), GOLDEN[f"{case}.loss"], rtol=1e-6, atol=0.0)
-    close_to_golden(logits.grad, GOLDEN[f"{case}.grad_logits"])
-    close_to_golden(ious.grad, GOLDEN[f"{case}.grad_ious"])
 
 
-def block_of_cases(block: int) -> list[Any]:
-    return [oracles.random_case(seed) for seed in range(block * BLOCK, (block + 1) * BLOCK)]
+def test_alrp_balances_after_its_number_of_steps():
+    """The weight is (mean box + mean classification) / mean box of the steps since the last."""
+    loss = MODELS.build({"type": "ALRPRankingLoss", "balance_start": 7.0, "balance_every": 3})
+    boxes, cls = [], []
+    for step in range(7):
+        weight = float(loss.balance)
+        values = loss(batch_of(step))
+        boxes.append(values["loss_bbox"].item())
+        cls.append(values["loss_cls"].item())
+        if step in (2, 5):
+            raw = [value / weight for value in boxes[step - 2 : step]]
+            new = float(loss.balance)
+            raw.append(boxes[step] / new)  # the step that balances uses the new weight already
+            assert new == pytest.approx(1 + sum(cls[step - 2 : step + 1]) / sum(raw), rel=1e-5)
+            assert new != weight
+        else:
+            assert float(loss.balance) == weight
+    assert int(loss.balance_steps) == 1
 
 
-def test_the_random_problems_have_what_they_are_there_for() -> None:
-    seen: Counter[str] = Counter()
-    for block in BLOCKS:
-        for case in block_of_cases(block):
-            own = case.logits[case.targets == 1]
-            gaps = case.logits[case.targets != -1][:, None] - own
-            xs = case.rows[:, 0::2]
-            seen["tied pairs"] += bool((gaps == 0.0).sum() > len(own))
-            seen["gaps of exactly 1"] += bool((gaps.abs() == 1.0).any())
-            seen["saturated pairs"] += bool((gaps.abs() > 1.0).any())
-            seen["interpolated pairs"] += bool(((gaps != 0.0) & (gaps.abs() < 1.0)).any())
-            seen["equal IoUs"] += len(case.ious[case.targets == 1].unique()) < len(own)
-            seen["equal x"] += bool((xs.diff(dim=1) == 0.0).any())
-            kept = case.logits[case.targets != -1].sort(descending=True).values[: case.num_topk]
-            seen["positives outside the top"] += bool((own < kept[-1]).any())
-            seen["steps"] += case.delta == 0.0
-            seen["four rows"] += len(case.rows) == 4
-            seen["all"] += 1
-    assert seen["all"] >= 200
-    assert min(seen.values()) >= 20, seen
+def test_steps_without_positives_and_evaluation_leave_the_balance_alone():
+    loss = MODELS.build({"type": "ALRPRankingLoss", "balance_every": 2})
+    loss(batch_of(0, positives=0))
+    assert int(loss.balance_steps) == 0
+    loss(batch_of(0))
+    before = copy.deepcopy(loss.state_dict())
+    loss.eval()
+    for _ in range(3):
+        loss(batch_of(1))
+    assert all(torch.equal(before[name], value) for name, value in loss.state_dict().items())
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_ap_equals_the_loop(block: int) -> None:
-    for case in block_of_cases(block):
-        logits = leaf(case.logits)
-        loss = ap_loss(logits, case.targets, case.delta)
-        loss.backward()
-        wanted, gradient = oracles.ap(case.logits, case.targets, case.delta)
-        close(loss.detach(), wanted)
-        close(logits.grad, gradient)
+def test_alrp_goes_on_from_a_checkpoint_as_if_it_had_not_stopped():
+    settings = {"type": "ALRPRankingLoss", "balance_every": 4}
+    whole, first = MODELS.build(settings), MODELS.build(settings)
+    expected = [whole(batch_of(step))["loss_bbox"].item() for step in range(10)]
+    found = [first(batch_of(step))["loss_bbox"].item() for step in range(6)]
+    second = MODELS.build(settings)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    found += [second(batch_of(step))["loss_bbox"].item() for step in range(6, 10)]
+    assert found == expected
+    fresh = MODELS.build(settings)
+    assert float(fresh.balance) == 50
+    assert fresh(batch_of(6))["loss_bbox"].item() != found[6]
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_alrp_equals_the_loop(block: int) -> None:
-    for case in block_of_cases(block):
-        logits = leaf(case.logits)
-        box_losses = 2.0 - 2.0 * case.ious[case.targets == 1]
-        loss, rank, order = alrp_loss(logits, case.targets, box_losses, case.delta)
-        loss.backward()
-        wanted, gradient, ranks = oracles.alrp(
-            case.logits, case.targets, box_losses, case.delta, 1e-5
-        )
-        close(loss.detach(), wanted)
-        close(rank, ranks)
-        close(logits.grad, gradient)
-        own = case.logits[case.targets == 1]
-        assert order.tolist() == sorted(range(len(own)), key=own.tolist().__getitem__)
+@pytest.mark.parametrize("settings", [*ALL[:1], *ALL[2:]], ids=lambda each: each["type"])
+def test_the_others_have_no_state(settings):
+    assert not MODELS.build(settings).state_dict()
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_pap_equals_all_pairs(block: int) -> None:
-    for case in block_of_cases(block):
-        logits, ious = leaf(case.logits), leaf(case.ious)
-        loss = pap_loss(logits, ious, case.targets, case.rows, case.num_topk)
-        wanted, to_logits, to_ious = oracles.pap(
-            case.logits, case.ious, case.targets, case.rows, case.num_topk
-        )
-        close(loss.detach(), wanted)
-        if torch.isfinite(wanted):
-            loss.backward()
-            close(logits.grad, to_logits)
-            close(ious.grad, to_ious)
+@pytest.mark.parametrize("settings", ALL, ids=lambda each: each["type"])
+def test_loss_weight_is_a_factor(settings):
+    one, five = MODELS.build(settings), MODELS.build({**settings, "loss_weight": 5.0})
+    for name in ("loss_cls", "loss_pap"):
+        values = one(batch_of()), five(batch_of())
+        if name in values[0]:
+            torch.testing.assert_close(values[1][name], 5 * values[0][name])
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_rank_sort_equals_the_loop(block: int) -> None:
-    for case in block_of_cases(block):
-        # an IoU of 0 would make the positive a negative
-        ious = torch.where(case.targets == 1, case.ious.clamp(min=0.125), case.targets.double())
-        logits = leaf(case.logits)
-        ranking, sorting = rank_sort_loss(logits, ious, case.delta)
-        (to_ranking,) = torch.autograd.grad(ranking, logits, retain_graph=True)
-        (to_sorting,) = torch.autograd.grad(sorting, logits, retain_graph=True)
-        wanted = oracles.rank_sort(case.logits, ious, case.delta, 1e-10)
-        for got, want in zip(
-            (ranking.detach(), sorting.detach(), to_ranking, to_sorting), wanted, strict=True
-        ):
-            close(got, want)
-        (ranking + sorting).backward()
-        close(logits.grad, wanted[2] + wanted[3])
+@pytest.mark.parametrize("settings", [ALL[1], ALL[3]], ids=lambda each: each["type"])
+@pytest.mark.parametrize("box_loss", ["GIoULoss", "IoULoss"])
+def test_box_weight_and_box_loss(settings, box_loss):
+    batch = batch_of(dtype=torch.float64)
+    one = MODELS.build({**settings, "box_loss": box_loss})
+    five = MODELS.build({**settings, "box_loss": box_loss, "box_weight": 5.0})
+    first, second = one(batch), five(batch)
+    torch.testing.assert_close(second["loss_bbox"], 5 * first["loss_bbox"])
+    gradient = torch.autograd.grad(first["loss_bbox"], batch.boxes)[0]
+    kind = box_loss.removesuffix("Loss").lower()
+    error = 1 - box_overlaps(batch.boxes, batch.goals, kind)
+    if settings["type"] == "RankSortRankingLoss":
+        weight = batch.scores.detach()[:5].sigmoid().max(dim=1).values
+        mean = (error * weight).sum() / weight.sum()
+        expected = torch.autograd.grad(mean.log() * first["loss_bbox"].item(), batch.boxes)[0]
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-7)
+    else:
+        # the lower a positive is ranked, the fewer terms its error is in, but in one at least
+        assert (gradient.abs().sum(dim=1) > 0).all()
 
 
-def test_rank_sort_with_many_positives_of_few_overlaps() -> None:
-    """More levels than the random problems have, and many equal overlaps and logits."""
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(1200, generator=generator, dtype=torch.float64)
-    logits[::3] = (logits[::3] * 4.0).round() / 4.0
-    ious = (torch.rand(1200, generator=generator, dtype=torch.float64) * 20.0).ceil() / 20.0
-    ious[:77] = 0.0
-    given = leaf(logits)
-    ranking, sorting = rank_sort_loss(given, ious)
-    (ranking + sorting).backward()
-    wanted = oracles.rank_sort(logits, ious, 0.5, 1e-10)
-    close(ranking.detach(), wanted[0])
-    close(sorting.detach(), wanted[1])
-    close(given.grad, wanted[2] + wanted[3])
+@pytest.mark.parametrize("settings", [ALL[1], ALL[3]], ids=lambda each: each["type"])
+def test_other_box_losses_are_refused(settings):
+    with pytest.raises(ValueError, match="GIoULoss or IoULoss"):
+        MODELS.build({**settings, "box_loss": "L1Loss"})
+
+
+def test_pap_checks_its_functions():
+    broken = copy.deepcopy(IDENTITY)
+    broken["I2"][1][0] = 0.1
+    with pytest.raises(DefinitionError, match="I2"):
+        MODELS.build({"type": "PAPRankingLoss", "functions": broken})
+
+
+@pytest.mark.parametrize("settings", ALL, ids=lambda each: each["type"])
+def test_softmax_is_refused(settings):
+    with pytest.raises(ValueError, match="use_sigmoid"):
+        MODELS.build({**settings, "use_sigmoid": False})
+
+
+@pytest.mark.parametrize("settings", ALL, ids=lambda each: each["type"])
+def test_perfect_boxes_do_not_divide_by_zero(settings):
+    batch = batch_of()
+    boxes = batch.goals.clone().requires_grad_()
+    perfect = RankedBatch(
+        batch.scores, batch.labels, batch.counted, batch.positive, boxes, batch.goals
+    )
+    values = MODELS.build(settings)(perfect)
+    sum(value for name, value in values.items() if "loss" in name).backward()
+    assert all(torch.isfinite(value) for value in values.values())
+    assert torch.isfinite(boxes.grad).all()
+    assert torch.isfinite(batch.scores.grad).all()
+
+
+def test_overlaps_by_hand():
+    goals = torch.tensor([[0.0, 0, 1, 1]]).expand(4, 4)
+    boxes = torch.tensor([[0.0, 0, 1, 1], [0.5, 0, 1.5, 1], [2, 0, 3, 1], [0.1, 0.1, 1, 1]])
+    iou = [1, 1 / 3, 0, 0.81]
+    giou = [1, 1 / 3, -1 / 3, 0.81]
+    torch.testing.assert_close(box_overlaps(boxes, goals, "iou"), torch.tensor(iou))
+    expected = (torch.tensor(giou) + 1) / 2
+    torch.testing.assert_close(box_overlaps(boxes, goals, "giou"), expected)
+    torch.testing.assert_close(box_overlaps(boxes, goals, "l1"), torch.tensor([1, 0, 0, 0.8]))
+
+
+def test_accuracy_counts_positives_only():
+    loss = MODELS.build(ALL[0])
+    scores = torch.tensor([[2.0, 1, 0], [0, 1, 2], [5, 0, 0]])
+    assert loss.get_accuracy(scores, torch.tensor([0, 1, 3]))["acc"].item() == 50
+    assert loss.get_accuracy(scores[:0], torch.zeros(0))["acc"].item() == 0

@@ -46,12 +46,23 @@ SPEC: dict[str, Any] = {
     "window": 6,
     "seed": 11,
 }
+# What makes a policy search of it; None leaves a field out.
+POLICY: dict[str, Any] = {
+    "detector": "digits/retinanet",
+    "branches": {"cls": {"space": "pap"}},
+    "baseline": "pap-identity",
+    "searcher": {"type": "policy", "rounds": 4, "samples": 3, "updates": 20, "warmup": 5},
+    "funnel": {"simulate": None, "proxy": {"steps": 5, "seeds": [0, 7]}},
+    "candidates": None,
+    "window": None,
+}
 TIMES = ("_at", "seconds_", "owner")
 
 
 def spec(**changes: Any) -> JobSpec:
     """The small spec with other top-level fields."""
-    return parse_spec(yaml.safe_dump({**SPEC, **changes}))
+    given = {name: value for name, value in {**SPEC, **changes}.items() if value is not None}
+    return parse_spec(yaml.safe_dump(given))
 
 
 def new_job(url: str, **changes: Any) -> str:

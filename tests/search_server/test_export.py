@@ -315,7 +315,7 @@ def test_a_ranking_export_reproduces_the_recorded_ap(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
     """What is only here: a head whose losses rank, its functions as text, its sampler."""
-    ranking = trained_job(tmp_path_factory, "retinanet", "binary_cls", "pap-retinanet", steps=40)
+    ranking = trained_job(tmp_path_factory, "retinanet", "binary_cls", "pap-retinanet", steps=30)
     with ranking as (store, job_id):
         recorded = store.candidate(job_id, 1).fitness
         assert recorded is not None

@@ -35,18 +35,20 @@ def trials_ended(url: str) -> dict[tuple[Any, ...], Any]:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_and_resumed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["evolution", "policy"])
+def test_killed_at_random_moments_and_resumed(kind: str, tmp_path: Path) -> None:
+    changes = fake.POLICY if kind == "policy" else {}
     urls = [f"sqlite:///{tmp_path / name}.db" for name in ("whole", "killed")]
-    jobs = [fake.new_job(url) for url in urls]
+    jobs = [fake.new_job(url, **changes) for url in urls]
     assert child(urls[0], jobs[0], "never", 0).stdout.strip() == "done"
 
     rng = np.random.default_rng()  # other moments in every run of the test
-    # all five together stay below the 120 writes and 35 trials of the whole search
-    kinds = ("commit", "written", "trial", "commit", "written")
-    moments = [(kind, int(rng.integers(2, 9 if kind == "trial" else 18))) for kind in kinds]
-    for kind, count in moments:
+    # all five together stay below the 80 writes and 28 trials of the smaller whole search
+    events = ("commit", "written", "trial", "commit", "written")
+    moments = [(event, int(rng.integers(2, 9 if event == "trial" else 16))) for event in events]
+    for event, count in moments:
         before = trials_ended(urls[1])
-        dead = child(urls[1], jobs[1], kind, count)
+        dead = child(urls[1], jobs[1], event, count)
         assert dead.returncode == -signal.SIGKILL, (moments, dead.stderr)
         after = trials_ended(urls[1])
         assert before.items() <= after.items(), moments
