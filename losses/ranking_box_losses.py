@@ -88,8 +88,10 @@ class ALRPRankingLoss(BoxRankingLoss):
         box = self.box_weight * (localisation.sum() / max(len(errors), 1)).to(cls.dtype)
         if self.training:
             self._follow(box, cls, len(errors) > 0)
+        # a copy: the buffer may change before this is backpropagated
+        balance = self.balance.to(box.dtype, copy=True)
         # the box part of no positives is not of the graph; the zero is
-        return {"loss_cls": cls, "loss_bbox": box * self.balance.to(box.dtype) + batch.zero}
+        return {"loss_cls": cls, "loss_bbox": box * balance + batch.zero}
 
     @torch.no_grad()
     def _follow(self, box: Tensor, cls: Tensor, seen: bool) -> None:

@@ -221,7 +221,7 @@ class BoxHeadRanking(RankingFeed):
         """
         if reduction_override is not None:
             raise ValueError("a ranking loss has no reduction_override")
-        codes = bbox_pred.reshape(len(bbox_pred), -1, 4)
+        codes = bbox_pred.reshape(len(bbox_pred), bbox_pred.size(1) // 4, 4)
         losses = self.ranked_losses(
             cls_score, labels, label_weights, codes, rois[:, 1:], bbox_targets
         )

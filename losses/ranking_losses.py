@@ -89,8 +89,6 @@ class APRankingLoss(RankingLoss):
 class PAPRankingLoss(RankingLoss):
     """Parameterized AP Loss on scores and boxes (arXiv 2112.05138)."""
 
-    control_points: Tensor
-
     def __init__(
         self,
         functions: Mapping[str, Any],
@@ -114,10 +112,7 @@ class PAPRankingLoss(RankingLoss):
             DefinitionError: a control point is out of its range.
         """
         super().__init__(**settings)
-        rows = PapFunctions.from_json(functions).rows()
-        # float64, and no part of a checkpoint: they belong to the configuration
-        points = torch.tensor(rows, dtype=torch.float64)
-        self.register_buffer("control_points", points, persistent=False)
+        self.control_points = PapFunctions.from_json(functions).rows()
         self.overlap = overlap
         self.num_topk = num_topk
         self.box_gradient_scale = box_gradient_scale
@@ -127,12 +122,12 @@ class PAPRankingLoss(RankingLoss):
         """``loss_pap``: one loss of scores and boxes, in [0, 1] for rising functions."""
         boxes = gradient_times(batch.boxes, self.box_gradient_scale)
         ious = batch.at_places(box_overlaps(boxes, batch.goals, self.overlap))
-        columns = torch.stack([batch.logits, ious, batch.targets], dim=1)
+        logits, targets = batch.logits, batch.targets
         if self.all_processes and process_count() > 1:
-            columns = rows_of_all_processes(self._ranked_rows(columns))
+            columns = self._ranked_rows(torch.stack([logits, ious, targets], dim=1))
             # the mean over the processes has to be the sum of what each gives its own rows
-            columns = gradient_times(columns, float(process_count()))
-        logits, ious, targets = columns.unbind(dim=1)
+            columns = gradient_times(rows_of_all_processes(columns), float(process_count()))
+            logits, ious, targets = columns.unbind(dim=1)
         loss = pap_loss(logits, ious, targets, self.control_points, num_topk=self.num_topk)
         return {"loss_pap": self.loss_weight * (loss + batch.zero)}
 

@@ -64,4 +64,5 @@ def change_config(config: Config, options: Sequence[str]) -> None:
         try:
             config.merge_from_dict({key: value}, allow_list_keys=True)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise JobError(f"--cfg-options {key}: {error}") from error
+            why = error.args[0] if error.args else type(error).__name__  # a KeyError quotes itself
+            raise JobError(f"--cfg-options {key}: {why}") from error

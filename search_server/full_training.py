@@ -27,6 +27,7 @@ from search_server.coco_layout import find_splits
 from search_server.config_options import change_config
 from search_server.errors import JobError
 from search_server.loss_choice import detector_path
+from search_server.named_data import check_named_data
 from workers import DetectorError, Split, TrialSpec, WorkersError, build_config, load_detector
 from workers.data import DataError, check_split, digits, load_coco, read_classes
 from workers.detector import one_line, parse_detector
@@ -106,6 +107,7 @@ def full_config(training: Training) -> Config:
     """
     config = _config(training)
     change_config(config, training.options)
+    check_named_data(config)
     return config
 
 

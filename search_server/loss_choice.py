@@ -33,7 +33,8 @@ def detector_path(given: str) -> Path:
         if path.is_file():
             return path
     names = ", ".join(
-        str(path.relative_to(packaged).with_suffix("")) for path in packaged.glob("*/[!_]*.py")
+        str(path.relative_to(packaged).with_suffix(""))
+        for path in sorted(packaged.glob("*/[!_]*.py"))
     )
     raise JobError(f"{given!r} is no file; give an mmdet config, or one of {names}")
 

@@ -85,8 +85,8 @@ FORMULAS: Mapping[str, RankingFormula] = {
             r"L = \dfrac{1}{|P|} \sum_{i \in P} \left[\, \dfrac{F_i}{R_i + F_i} + "
             r"e_i(P) - e_i(\{j \in P: u_j \geq u_i\}) + \lambda\, b_i \,\right]",
             r"e_i(Q) = \dfrac{\sum_{j \in Q} H(s_j - s_i)\, (1 - u_j)}{\sum_{j \in Q} H(s_j - s_i)}"
-            r" \qquad F_i = \sum_{j \in N} H(s_j - s_i) \qquad "
-            r"R_i = \sum_{j \in P} H(s_j - s_i) \qquad " + _STEP_LATEX,
+            r" \qquad " + _STEP_LATEX,
+            r"F_i = \sum_{j \in N} H(s_j - s_i) \qquad R_i = \sum_{j \in P} H(s_j - s_i)",
         ),
         text=(
             "L = 1/|P| sum_{i in P} { F_i / (R_i + F_i)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,10 @@ def one_line(error: BaseException, limit: int = 300) -> str:
 
 
 def _read(file: Path, name: str) -> dict[str, Any]:
-    # mmengine prints about deprecated fields; reading a config has nothing to say.
-    with contextlib.redirect_stdout(io.StringIO()):
+    # mmengine prints about deprecated fields; reading a config has nothing to say. Its look for
+    # ``mmdet::`` warns of pkg_resources, which a user cannot mend.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
             config = Config.fromfile(file, import_custom_modules=False)
             return config.to_dict()

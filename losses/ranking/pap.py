@@ -50,8 +50,8 @@ def pap_loss(
     Returns:
         Scalar; float64 for float64 logits, else float32. Without positives 0 with zero gradients;
         NaN with NaN gradients when a logit that is not ignored is not finite, NaN when an IoU of
-        a positive or ranked one is not. A quotient 0 / 0, which takes control points with
-        H1(1/2) = 0, is 0; one of another sum and 0 is infinite.
+        a positive or ranked one is not. Where the sum over H1 is 0, which takes control points
+        with H1(1/2) = 0, the quotient is 0 if its numerator is, else infinite.
 
     Raises:
         ValueError: shapes differ, no such control points, or `num_topk` is below 1.
@@ -73,9 +73,10 @@ def pap_loss(
     before = relation_sums(1.0 - i2(other_ious), others, own, h2.relation())
     among = relation_sums(torch.ones_like(others), others.detach(), own.detach(), h1)
     # H1 may be 0 at 1/2 and below, and then count nothing, not even the positive itself
-    counted = (before != 0.0) | (among != 0.0)
-    share = torch.where(counted, before / torch.where(counted, among, 1.0), 0.0)
-    errors = 1.0 - i1(own_ious) + i3(own_ious) * share
+    weighed = i3(own_ious) * before
+    counted = (weighed != 0.0) | (among != 0.0)
+    misranked = torch.where(counted, weighed / torch.where(counted, among, 1.0), 0.0)
+    errors = 1.0 - i1(own_ious) + misranked
     loss = errors.sum() / (len(positives) + _COUNT_EPS)
     # a factor, so that the gradients are NaN as well
     return (loss * (1.0 + taint)).to(result_dtype(logits))

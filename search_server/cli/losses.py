@@ -98,7 +98,7 @@ def _pictures(definition: LossDefinition, output: Path) -> list[Path]:
     """Draws every branch that has a formula; the first one gets the name as it is.
 
     Raises:
-        JobError: no branch has one.
+        JobError: no branch has one, or the file's format is not known.
     """
     from losses import RankingBranch
     from search_server.errors import JobError
@@ -112,7 +112,10 @@ def _pictures(definition: LossDefinition, output: Path) -> list[Path]:
             continue
         file = output.with_stem(f"{output.stem}-{name}") if files else output
         output.parent.mkdir(parents=True, exist_ok=True)
-        picture(drawn, file)
+        try:
+            picture(drawn, file)
+        except ValueError as error:
+            raise JobError(f"cannot draw {file}: {error}") from error
         files.append(file)
     if not files:
         raise JobError(f"{definition.name} has no formula: its branches are losses of mmdet")

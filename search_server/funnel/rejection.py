@@ -14,8 +14,8 @@ from search_server.funnel.verification import Verdict, family_of
 from search_server.spec.budgets import Rejection
 
 NOT_IMPROVED = "predictions not improved"
-LOOK_AFTER = 10
-"""Steps after which a loss that has not improved the metric at all is given up."""
+LOOKS = (5, 10, 20, 40)
+"""Steps after which a loss is given up that has not improved the metric at all."""
 NO_GRADIENT = 1e-6
 """Largest norm of the samples' gradients that counts as none: rounding, not a direction."""
 MOMENTUM, SQUARES, FLOOR = 0.9, 0.99, 1e-3
@@ -82,12 +82,12 @@ def _optimised(
         scale = np.sqrt(second / (1 - SQUARES ** (step + 1))) + FLOOR
         rate = settings.learning_rate * (1 - step / settings.steps)
         predictions = predictions - rate / (1 - MOMENTUM ** (step + 1)) * first / scale
-        if step + 1 == LOOK_AFTER < settings.steps:
+        if step + 1 in LOOKS and step + 1 < settings.steps:
             early = samples.metric(predictions) - before
             if early <= 0:
                 return _no(
                     NOT_IMPROVED,
-                    f"after {LOOK_AFTER} of {settings.steps} steps the metric has changed by "
+                    f"after {step + 1} of {settings.steps} steps the metric has changed by "
                     f"{early:+.3g}",
                     measures,
                 )

@@ -138,8 +138,9 @@ def pap(
         above = (
             of_difference(difference, rows[0]) * (1.0 - through_points(u[ranked], rows[1]))
         ).sum()
-        share = above / below if float(below) or float(above) else 0.0
-        total = total + 1.0 - through_points(u[i], rows[3]) + through_points(u[i], rows[2]) * share
+        above = through_points(u[i], rows[2]) * above
+        share = above / below if float(below) or float(above.detach()) else 0.0
+        total = total + 1.0 - through_points(u[i], rows[3]) + share
     loss = total / (len(positives) + 1e-8)
     loss.backward()
     assert s.grad is not None

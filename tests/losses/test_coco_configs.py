@@ -38,7 +38,7 @@ class Row:
             None is not used.
         rpn: the same of the region proposal network.
         box_weight: of the box loss.
-        steps_of_cascade: number of box heads.
+        heads: number of box heads, the stages of a cascade.
     """
 
     detector: str
@@ -56,9 +56,9 @@ class Row:
         )
 
 
-def cse_a(detector: str, heads: int = 1) -> Row:
+def cse_a(detector: str, heads: int = 1, rpn: tuple[str, str, str] = RPN) -> Row:
     head = ("IoUAwareShared2FCBBoxHead", "SoftmaxExpressionLoss", "BoxExpressionLoss")
-    return Row(detector, "cse-autoloss-a", head, RPN, 10.0, heads)
+    return Row(detector, "cse-autoloss-a", head, rpn, 10.0, heads)
 
 
 def cse_b(detector: str, head: str) -> Row:
@@ -81,7 +81,7 @@ ROWS = (
     # CSE-AutoLoss
     cse_a("faster_rcnn_r50"),
     cse_a("faster_rcnn_r101"),
-    cse_a("cascade_rcnn_r50", heads=3),
+    cse_a("cascade_rcnn_r50", 3, ("RPNHead", "CrossEntropyLoss", "SmoothL1Loss")),
     cse_a("mask_rcnn_r50"),
     cse_b("fcos_r50", "FCOSHead"),
     cse_b("atss_r50", "ATSSHead"),

@@ -381,3 +381,9 @@ class TestErrors:
         shown = call("compare", "default", *where)
         assert shown.code == 2
         assert "the split 'search_train'; found instances_val2017.json" in shown.err
+
+
+def test_help_has_an_example(call) -> None:
+    shown = call("compare", "--help")
+    assert shown.code == 0
+    assert "Example: lossforge compare" in " ".join(shown.out.split())

@@ -5,9 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from losses import CATALOG
+from losses import CATALOG, LossDefinition, PapFunctions, RankingBranch
 from primitives import SPACES, Input, Kind, SearchSpace, evaluate, grow, parse
-from search_server.formulas import branch_text, picture, plain, typeset
+from search_server.cli import run
+from search_server.formulas import (
+    branch_text,
+    branch_texts,
+    picture,
+    plain,
+    typeset,
+    typeset_ranking,
+)
+from search_server.ranking_formulas import FORMULAS, function_lines, ranking_lines
 from search_server.readable import readable
 
 READABLE = [
@@ -91,3 +100,86 @@ def test_picture_is_as_wide_as_the_formula(tmp_path: Path) -> None:
     short, long = (matplotlib.image.imread(tmp_path / n) for n in ("short.png", "long.png"))
     assert short.shape[1] < long.shape[1]
     assert short[..., :3].min() < 0.5, "nothing was drawn"
+
+
+BENT = PapFunctions({**PapFunctions.identity(2).points, "I1": ((0.4, 0.1), (0.7, 0.5))})
+RANKING = [
+    (RankingBranch("ap"), "AP (delta 1)"),
+    (RankingBranch("ap", loss_weight=2.0, delta=0.5), "2 × AP (delta 0.5)"),
+    (RankingBranch("alrp"), "aLRP"),
+    (RankingBranch("alrp", delta=0.2, box_weight=0.2), "aLRP (delta 0.2, box weight 0.2)"),
+    (RankingBranch("rank_sort"), "RankSort"),
+    (RankingBranch("rank_sort", box_loss="IoULoss"), "RankSort (IoULoss)"),
+    (
+        RankingBranch("pap", functions=PapFunctions.identity()),
+        "PAP (identity functions, box gradient ×1)",
+    ),
+    (
+        RankingBranch("pap", functions=BENT, overlap="iou", num_topk=2000, all_processes=True),
+        "PAP (I1, box gradient ×1, overlap iou, num topk 2,000, all processes True)",
+    ),
+    (CATALOG["pap-retinanet"].cls, "PAP (5 functions, box gradient ×4.12)"),
+]
+
+
+@pytest.mark.parametrize(("branch", "text"), RANKING)
+def test_text_of_a_ranking_branch(branch: RankingBranch, text: str) -> None:
+    assert branch_text(branch) == text
+
+
+def test_texts_of_all_branches() -> None:
+    both = branch_texts(CATALOG["pap-faster-rcnn"])
+    assert list(both) == ["cls", "bbox", "rpn"]
+    assert "loss of the boxes too" in both["bbox"]
+    assert both["rpn"] == "PAP (5 functions, box gradient ×1.7)"
+    assert branch_texts(CATALOG["ap-l1"])["bbox"].startswith("L1Loss")
+    assert branch_texts(LossDefinition("none")) == dict.fromkeys(
+        ("cls", "bbox"), "the detector's own loss"
+    )
+
+
+@pytest.mark.parametrize("width", [120.0, 300.0, 640.0])
+@pytest.mark.parametrize("loss", sorted(FORMULAS))
+def test_a_ranking_formula_fits_its_width(loss: str, width: float) -> None:
+    functions = PapFunctions.identity() if loss == "pap" else None
+    formula = typeset_ranking(RankingBranch(loss, functions=functions), width)
+    assert max(line.width for line in formula.lines) <= width + 1
+    assert all(line.math for line in formula.lines) == (width > 200.0)
+
+
+def test_functions_as_text() -> None:
+    (line,) = [text for text in function_lines(RANKING[7][0]) if text.startswith("I1")]
+    assert line == "I1: (0, 0) (0.4, 0.1) (0.7, 0.5) (1, 1)"
+    assert function_lines(RankingBranch("ap")) == []
+    assert ranking_lines(RankingBranch("alrp"))[0].startswith("aLRP: L = 1/|P| sum")
+
+
+def test_picture_of_a_ranking_loss_has_its_functions(tmp_path: Path) -> None:
+    import matplotlib.image
+
+    heights = {}
+    for name in ("ap-l1", "pap-identity", "pap-retinanet"):
+        picture(CATALOG[name].cls, tmp_path / f"{name}.png")  # type: ignore[arg-type]
+        image = matplotlib.image.imread(tmp_path / f"{name}.png")
+        heights[name] = image.shape[0]
+        if name != "ap-l1":
+            orange = (abs(image[..., :3] - np.array([0.835, 0.369, 0.0])) < 0.02).all(axis=-1)
+            rows = np.flatnonzero(orange.any(axis=1))
+            assert np.ptp(rows) > 200, "the functions span their panels"
+    assert heights["pap-identity"] > heights["ap-l1"] + 300
+
+
+def test_the_command_shows_and_draws_every_branch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["formula", "pap-faster-rcnn", "-o", str(tmp_path / "new" / "pap.png")]) == 0
+    text = capsys.readouterr().out
+    assert "H2: (0, 0) (0.3344, 0.0268)" in text
+    assert "H2: (0, 0) (0.9058, 0.0484)" in text
+    assert {file.name for file in (tmp_path / "new").iterdir()} == {"pap.png", "pap-rpn.png"}
+    assert run(["formula", "cse-autoloss-b", "--json"]) == 0
+    assert "latex" in capsys.readouterr().out
+    assert run(["formula", "focal-giou", "-o", str(tmp_path / "none.png")]) == 2
+    assert "has no formula" in capsys.readouterr().err
+    assert run(["formula", "ap-l1", "-o", str(tmp_path / "none.xyz")]) == 2
+    assert "bug" not in capsys.readouterr().err

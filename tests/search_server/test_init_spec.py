@@ -12,7 +12,9 @@ from search_server import init_spec
 from search_server.coco_layout import LayoutError, find_splits
 from search_server.errors import SearchError, SpecError
 from search_server.executors import local_slots
+from search_server.init_searches import Search
 from search_server.init_spec import init, plan_lines, write
+from search_server.jobs import prepare_job
 from search_server.planning import Timing
 from search_server.spec import load_spec
 from workers.data import DataError
@@ -97,6 +99,46 @@ def test_the_text_is_a_spec(tmp_path: Path, detector: str) -> None:
     with pytest.raises(SearchError, match="exists and is left"):
         write(draft, tmp_path / "new" / "spec.yaml")
     assert load_spec(tmp_path / "new" / "spec.yaml") == spec
+
+
+@pytest.mark.parametrize("search", list(Search))
+@pytest.mark.parametrize("detector", ["retinanet", "faster_rcnn"])
+def test_the_spec_of_every_search_is_a_job(tmp_path: Path, search: Search, detector: str) -> None:
+    """On a user's own data; `prepare_job` puts the baseline into the detector."""
+    coco(tmp_path / "train.json", tmp_path / "train", number=6)
+    coco(tmp_path / "val.json", tmp_path / "val")
+    draft = init(DETECTORS / f"{detector}.py", tmp_path, search=search, timed=False)
+    job = prepare_job(draft.spec)
+    two_stage = detector == "faster_rcnn"
+    if search is Search.pap:
+        assert job.problem.parameters is not None
+        assert job.problem.parameters.size == (82 if two_stage else 41)
+        assert draft.spec.candidates == 40 * 8 + 1  # the paper's schedule
+        assert job.baseline.name == "pap-identity" + "-faster-rcnn" * two_stage
+    else:
+        assert set(job.problem.spaces) == {"cls", "bbox"}
+    named = {space.name for space in job.problem.spaces.values()}
+    if search is Search.autoloss_zero:
+        role = "multi_cls" if two_stage else "binary_cls"
+        assert named == {f"autoloss_zero_{role}", "autoloss_zero_box"}
+
+
+@pytest.mark.parametrize("detector", ["fcos", "cascade_rcnn"])
+def test_a_detector_that_cannot_rank_gets_no_pap_search(detector: str) -> None:
+    with pytest.raises(SpecError, match=r"needs a head that can rank: .*retinanet"):
+        init(f"digits/{detector}", search=Search.pap, timed=False)
+
+
+def test_the_command_writes_each_search(tmp_path: Path) -> None:
+    from search_server.cli import run
+
+    for search in Search:
+        file = tmp_path / f"{search}.yaml"
+        words = ["init", "digits/retinanet", "--search", search, "--no-time", "-o", str(file)]
+        assert run(words) == 0
+        spec = load_spec(file)
+        assert (spec.searcher.type == "policy") == (search is Search.pap)
+        assert (spec.search_space is not None) == (search is Search.autoloss_zero)
 
 
 @pytest.mark.parametrize(

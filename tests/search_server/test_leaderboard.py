@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, insert
 
+from search_server.cli import run
 from search_server.errors import JobError
 from search_server.leaderboard import leaderboard, leaderboard_row, trial_group
-from search_server.overview import summaries
+from search_server.overview import round_summaries, summaries
 from search_server.store import CandidateRecord, Store, convert, models
 from workers import Split, TrialResult, TrialSpec
 
@@ -290,3 +291,102 @@ def test_jobs_at_a_glance(store, job):
     assert (found[1].candidates, found[1].trained) == (3, 1)
     assert (found[1].best, found[1].baseline) == (0.5, 0.4)
     assert (found[0].candidates, found[0].best) == (0, None)
+
+
+PAP = {
+    "type": "ranking",
+    "loss": "pap",
+    "functions": {name: [[0.5, 0.5]] for name in ("H2", "I2", "I3", "I1", "H1")},
+    "box_gradient_scale": 2.5,
+}
+
+
+class TestAPolicySearch:
+    """Two rounds of three samples and the final mean, with a second branch."""
+
+    @pytest.fixture
+    def policy(self, store):
+        spec = {"detector": "d", "searcher": {"type": "policy", "rounds": 2, "samples": 3}}
+        return store.create_job("policy", spec, "", ["x"], "group-p")
+
+    def put(self, store, job, index, origin, fitness, state="done", **definition):
+        record = CandidateRecord(
+            index, origin, (), definition, f"key {index}", stage="proxy", cls_text="PAP"
+        )
+        store.add_candidate(job, record)
+        if fitness is not None:
+            store.start_trial(job, index, "proxy", 0, "k")
+            result = TrialResult("done", "", fitness, 0, 10)
+            store.finish_trial(job, index, "proxy", 0, result)
+        store.update_candidate(job, index, state=state, fitness=fitness)
+
+    def all(self, store, job, last=7):
+        values = [0.30, 0.2, 0.4, None, 0.5, 0.6, 0.0, 0.55]
+        for index, value in enumerate(values[: last + 1]):
+            origin = "baseline" if index == 0 else "mean" if index == 7 else "policy"
+            state = "failed" if value is None else "done"
+            self.put(store, job, index, origin, value, state, cls=PAP, rpn=PAP)
+
+    def test_rows_know_their_round_and_every_branch(self, store, policy):
+        self.all(store, policy)
+        (group,) = leaderboard(store, policy)
+        rounds = {row.index: row.round for row in group.rows}
+        assert rounds == {0: None, 1: 1, 2: 1, 3: 1, 4: 2, 5: 2, 6: 2, 7: None}
+        row = group.rows[0]
+        assert row.index == 5
+        assert row.joint
+        assert row.rpn == "PAP (identity functions, box gradient ×2.5)"
+
+    def test_other_searches_have_no_rounds(self, store, job):
+        add(store, job, 0, {0: 0.4})
+        add(store, job, 1, {0: 0.5})
+        assert [row.round for row in leaderboard(store, job)[0].rows] == [None, None]
+        assert not any(row.joint or row.rpn for row in leaderboard(store, job)[0].rows)
+        assert round_summaries(store, job) == []
+        assert summaries(store)[0].rounds is None
+
+    def test_the_jobs_of_a_group_have_rounds_of_their_own(self, store, policy):
+        self.all(store, policy)
+        spec = {"detector": "d", "searcher": {"type": "policy", "rounds": 5, "samples": 2}}
+        other = store.create_job("other", spec, "", ["x"], "group-p")
+        self.put(store, other, 0, "baseline", 0.3, cls=PAP)
+        for index in (1, 2, 3):
+            self.put(store, other, index, "policy", 0.7, cls=PAP)
+        rows = {row.id: row.round for group in leaderboard(store) for row in group.rows}
+        assert rows[f"{other}:3"] == 2
+        assert rows[f"{policy}:3"] == 1
+
+    def test_the_overview(self, store, policy):
+        assert (summaries(store)[0].round, summaries(store)[0].rounds) == (0, 2)
+        self.all(store, policy, last=4)
+        (found,) = summaries(store)
+        assert (found.round, found.rounds, found.mean) == (2, 2, None)
+        first, second = round_summaries(store, policy)
+        assert (first.made, first.trained, first.failed) == (3, 2, 1)
+        assert first.mean == pytest.approx(0.3)
+        assert first.deviation == pytest.approx(0.2 / math.sqrt(2))
+        assert (second.made, second.deviation, second.best) == (1, None, 0.5)
+
+    def test_the_final_mean_comes_last(self, store, policy):
+        self.all(store, policy)
+        assert summaries(store)[0].mean == 0.55
+        assert summaries(store)[0].best == 0.6
+        *_, second, last = round_summaries(store, policy)
+        assert (second.round, second.zero, second.trained) == (2, 1, 3)
+        assert (last.round, last.made, last.mean) == (None, 1, 0.55)
+
+    def test_the_commands(self, store, policy, capsys, monkeypatch):
+        self.all(store, policy)
+        monkeypatch.setenv("LOSSFORGE_STORE", str(store.url))
+        for words, shown in (
+            (["leaderboard", policy], ["round", "mean", "rpn  PAP"]),
+            (["jobs"], ["2/2", "55.0"]),
+            (["jobs", policy], ["final mean", "40.0"]),
+            (["show", f"{policy}:5"], ["policy, round 2", "PAP: L = 1/|P|", "H2: (0, 0)"]),
+            (["show", f"{policy}:7"], ["mean of the final policy"]),
+        ):
+            assert run(words) == 0
+            text = capsys.readouterr().out
+            assert all(part in text for part in shown), text
+        assert run(["jobs", policy, "--json"]) == 0
+        assert '"rounds"' in capsys.readouterr().out

@@ -74,6 +74,7 @@ def searched(url: str, trial: Any, branch: dict[str, Any], **searcher: Any) -> l
         return store.candidates(job)
 
 
+@pytest.mark.slow
 def test_one_parameter_converges_to_the_best_value(url: str) -> None:
     trial = formula(lambda cls: 0.5 - (scale_of(cls) - 0.8) ** 2, noise=0.005)
     made = searched(url, trial, {"functions": []}, rounds=20, samples=8, learning_rate=0.05)
@@ -85,6 +86,7 @@ def test_one_parameter_converges_to_the_best_value(url: str) -> None:
     assert sum(spread[-8:]) < sum(spread[:8]) / 4
 
 
+@pytest.mark.slow
 def test_forty_parameters_improve(url: str) -> None:
     trial = formula(lambda cls: 0.6 - bend(cls), noise=0.005)
     made = searched(url, trial, {"gradient_scale": False}, rounds=14, samples=8, clip=0.05)

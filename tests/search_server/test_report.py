@@ -8,13 +8,18 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from losses import CATALOG, configs_dir
+from losses import CATALOG, LossDefinition, PapFunctions, RankingBranch, configs_dir
+from search_server.problem import problem_of
 from search_server.report import report
-from search_server.report.curves import SHIFTS, loss_curves
+from search_server.report.curves import SHIFTS, loss_curves, ranking_curves
 from search_server.report.draw import draw
 from search_server.report.headline import result_sentence
+from search_server.report.paths import GAPS
 from search_server.report.records import gather
 from search_server.report.statistics import paired_difference, spread
+from search_server.searchers import generator, make_searcher
+from search_server.searchers.base import Observation
+from search_server.spec import parse_spec
 from search_server.store import CandidateRecord, Store
 from workers import TrialResult, load_detector
 
@@ -178,3 +183,146 @@ def test_order_is_that_of_the_ends(store: Store) -> None:
 
     found = gather(Late(), job)  # type: ignore[arg-type]
     assert [dot.candidate for dot in found.dots] == [1, 0]
+
+
+def giou(shift: np.ndarray) -> np.ndarray:
+    """Of two equal squares, `shift` widths apart."""
+    return np.where(shift < 1, (1 - shift) / (1 + shift), -(shift - 1) / (shift + 1))
+
+
+def test_curves_of_the_identity_pap_are_the_closed_form() -> None:
+    """One object, one background: d / (0.5 + d), with d the scaled step, and 1 - u^2 of the box."""
+    branch = RankingBranch("pap", functions=PapFunctions.identity(), box_gradient_scale=3.0)
+    curves = ranking_curves(branch)
+    step = np.clip(0.5 - GAPS / 2, 0, 1)
+    np.testing.assert_allclose(curves.positive.value, step / (0.5 + step), atol=1e-6)
+    inside = np.abs(GAPS) < 0.99
+    # the denominator passes no gradient on
+    np.testing.assert_allclose(
+        curves.positive.gradient[inside], (-0.5 / (0.5 + step))[inside], atol=1e-6
+    )
+    np.testing.assert_allclose(curves.negative.gradient, -curves.positive.gradient, atol=1e-6)
+    assert not curves.positive.gradient[np.abs(GAPS) > 1.01].any(), "saturated"
+    overlap = (giou(SHIFTS) + 1) / 2
+    np.testing.assert_allclose(curves.box.value, 1 - overlap**2, atol=1e-6)
+    slope = np.gradient(1 - overlap**2, SHIFTS)
+    smooth = np.abs(SHIFTS - 1) > 0.03
+    np.testing.assert_allclose(
+        curves.box.gradient[smooth][1:-1], 3 * slope[smooth][1:-1], rtol=1e-2, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("loss", ["ap", "alrp", "rank_sort"])
+def test_curves_of_the_error_driven_losses(loss: str) -> None:
+    branch = RankingBranch(loss, delta=0.5)
+    curves = ranking_curves(branch) if branch.has_box_loss else None
+    if curves is None:
+        curves = loss_curves(detector("retinanet"), CATALOG["ap-l1"].to_json())
+        assert CATALOG["ap-l1"].cls == RankingBranch("ap", delta=1.0)
+        step, own = np.clip(0.5 - GAPS / 2, 0, 1), 1.0
+        np.testing.assert_allclose(curves.box.value, SHIFTS / 0.1, rtol=1e-5)  # of deltas
+    else:
+        step, own = np.clip(0.5 - GAPS, 0, 1), 1.0 if loss == "alrp" else 0.5
+        np.testing.assert_allclose(curves.box.value, 1 - giou(SHIFTS), atol=1e-6)
+    np.testing.assert_allclose(curves.positive.value, step / (own + step), atol=1e-5)
+    assert (curves.positive.gradient <= 0).all()
+    assert (curves.negative.gradient >= 0).all()
+    assert curves.positive.gradient[0] < 0, "no saturation"
+
+
+def policy_search(
+    store: Store, fitness: list[float | None], *, two: bool = False, scale: bool = True
+) -> str:
+    """A policy search of 3 rounds x 3 samples with the given fitness by index, the baseline first;
+    None stands for a failed candidate."""
+    space = f"{{space: pap, points: 2, gradient_scale: {str(scale).lower()}}}"
+    name = "faster_rcnn" if two else "retinanet"
+    spec = parse_spec(
+        f"{{name: policy, detector: digits/{name}, branches: {{cls: {space}"
+        + (f", rpn: {space}" if two else "")
+        + "}, baseline: pap-identity, searcher: {type: policy, rounds: 3, samples: 3},"
+        " funnel: {simulate: null, proxy: {seeds: [0, 1]}}}"
+    )
+    problem = problem_of(spec)
+    searcher = make_searcher(spec.searcher, problem)
+    job = store.create_job("policy", spec.to_json(), detector(name), ["a"])
+    for index, value in enumerate(fitness):
+        if index == 0:
+            origin, definition = "baseline", CATALOG["pap-identity"]
+        else:
+            proposal = next(searcher.ask(index, generator(spec.seed, index)))
+            origin, definition = proposal.origin, proposal.start
+        record = CandidateRecord(
+            index, origin, (), definition.to_json(), definition.key, stage="proxy"
+        )
+        store.add_candidate(job, record)
+        if value is None:
+            store.update_candidate(job, index, state="failed", reason="lost")
+        else:
+            train(store, job, index, value, value + 0.01 if value else None)
+        seen = None if value is None else value + 0.005 if value else 0.0
+        searcher.tell(Observation(index, LossDefinition("x"), {}, seen, None))
+    return job
+
+
+REWARDS = [0.30, 0.31, 0.0, 0.28, 0.33, None, 0.35, 0.36, 0.34, 0.38, 0.40]
+
+
+def test_findings_of_a_policy_search(store: Store) -> None:
+    found = gather(store, policy_search(store, REWARDS))
+    assert found.policy is not None
+    assert [sample.round for sample in found.policy.samples] == [1, 1, 1, 2, 2, 3, 3, 3]
+    assert found.policy.round_means[1] == pytest.approx((0.315 + 0.0 + 0.285) / 3)
+    assert found.policy.round_means[2] == pytest.approx((0.335 + 0.355) / 2)
+    assert found.answer is not None
+    assert (found.answer.index, found.answer.origin) == (10, "mean")
+    # told the same results again, a new searcher comes to the very mean that was trained
+    last = {name: branch.to_json() for name, branch in found.policy.means[-1].items()}
+    assert last["cls"] == found.answer.definition["cls"]
+    assert len(found.policy.means) == 4
+    first = found.policy.means[0]["cls"]
+    assert first.box_gradient_scale == pytest.approx(1.0)
+    text = result_sentence(found)
+    assert "Final mean after 3 rounds of 3: AP 40.5 ± 0.7 over 2 seeds" in text
+    assert "difference +10.0 ± 0.0, paired over 2 seeds" in text
+    assert "best sample: candidate 9, AP 38.5" in text
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"two": True}, {"scale": False}], ids=["one", "two stages", "no scale"]
+)
+@pytest.mark.parametrize("ended", [0, 1, 3, 6, 11])
+def test_a_policy_search_is_drawn_at_any_time(
+    store: Store, tmp_path: Path, ended: int, settings: dict[str, bool]
+) -> None:
+    job = policy_search(store, REWARDS[:ended], **settings)
+    found = gather(store, job)
+    assert found.policy is not None
+    assert found.policy.complete == max(0, (ended - 1) // 3)
+    assert ("Final mean" in result_sentence(found)) == (ended == 11)
+    figure = draw(found)
+    titles = [axes.get_title() or axes.get_title(loc="left") for axes in figure.axes]
+    assert {"Reward by round", "Box gradient scale"} <= set(titles)
+    rows = sum("f_{I3}" in title for title in titles)
+    assert rows == (0 if ended < 2 else 2 if settings.get("two") else 1)
+    assert report(store, job, tmp_path / "r.png").stat().st_size > 10_000
+
+
+def test_a_policy_search_of_another_version_keeps_its_report(store: Store) -> None:
+    job = policy_search(store, REWARDS)
+    found = gather(store, job)
+
+    class Later:
+        def __getattr__(self, name: str):
+            return getattr(store, name)
+
+        def job(self, job_id: str):
+            known = store.job(job_id)
+            later = {**known.spec["searcher"], "newer": 1}
+            return replace(known, spec={**known.spec, "searcher": later})
+
+    other = gather(Later(), job)  # type: ignore[arg-type]
+    assert other.policy is not None
+    assert other.policy.means == ()
+    assert other.shown == {"name": "mean", "cls": found.policy.mean.definition["cls"]}  # type: ignore[union-attr]
+    assert draw(other).axes
