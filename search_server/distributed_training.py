@@ -1,7 +1,6 @@
 """One training in several processes of this machine: torchrun's launcher starts and watches them,
 mmengine's `pytorch` launcher joins them, and `MMDistributedDataParallel` averages their gradients.
-
-``python -P -m search_server.distributed_training FOLDER`` is one of the processes.
+`training_process` is what each of them does.
 """
 
 from __future__ import annotations
@@ -14,26 +13,20 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
-from mmengine.hooks import Hook
 
-from losses import LossesError
-from search_server.errors import JobError, SearchError
-from search_server.full_training import Say, Trained, Training, full_config, train_fully
-from workers import WorkersError
-from workers.data import DataError
-from workers.detector import one_line
+from search_server.errors import JobError
+from search_server.full_training import Say, Trained, Training, full_config
+from search_server.training_process import ANSWER, ORDER, error_file, output_file
 
-_ORDER, _ANSWER = "training.json", "trained.json"
 _HERE = "127.0.0.1"
+_NO_CAUSE = (-signal.SIGABRT, -signal.SIGTERM)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -83,10 +76,10 @@ def train_in_processes(
             "cpu": processes.cpu,
             "parent": os.getpid(),
         }
-        (folder / _ORDER).write_text(json.dumps(order), encoding="utf-8")
+        (folder / ORDER).write_text(json.dumps(order), encoding="utf-8")
         say(f"{processes.number} processes are starting")
         _launch(folder, processes)
-        answer = json.loads((folder / _ANSWER).read_text(encoding="utf-8"))
+        answer = json.loads((folder / ANSWER).read_text(encoding="utf-8"))
     return Trained.from_json(answer)
 
 
@@ -107,7 +100,7 @@ def _launch(folder: Path, processes: Processes) -> None:
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(log_dir=str(folder / "torchrun")),
     )
-    command = ["-P", "-m", "search_server.distributed_training", str(folder)]
+    command = ["-P", "-m", "search_server.training_process", str(folder)]
     try:
         with _surroundings(processes):
             elastic_launch(config, sys.executable)(*command)
@@ -116,8 +109,7 @@ def _launch(folder: Path, processes: Processes) -> None:
             raise KeyboardInterrupt from event
         raise SystemExit(128 + int(event.sigval)) from event
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        raise JobError(_why(folder, processes.number, failure)) from error
+        raise JobError(_why(folder, processes.number, error.failures)) from error
 
 
 @contextlib.contextmanager
@@ -148,115 +140,25 @@ def _surroundings(processes: Processes) -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def _why(folder: Path, number: int, failure: Any) -> str:
-    """What ended a training, for people: the first error that a process wrote down, else its end.
+def _why(folder: Path, number: int, failures: Mapping[int, Any]) -> str:
+    """What ended a training, for people.
 
     Args:
-        failure: torchrun's, of the process that ended first.
+        failures: torchrun's, by rank, of the processes that ended badly before it ended the rest.
     """
-    told = sorted(folder.glob("error-*.txt"), key=lambda file: file.stat().st_mtime_ns)
-    if told:
-        rank = int(told[0].stem.removeprefix("error-"))
-        text = told[0].read_text(encoding="utf-8")
-    else:
-        rank, code = int(failure.local_rank), int(failure.exitcode)
-        text = f"it ended with status {code}"
-        if code < 0:
-            text = f"it was ended by {signal.Signals(-code).name}"
-        log = _log(folder, rank)
-        lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        text += f": {last[:300]}" if last else ""
-    return f"process {rank + 1} of {number}: {text}"
-
-
-def _log(folder: Path, rank: int) -> Path:
-    return folder / f"output-{rank}.txt"
-
-
-def main(folder: Path) -> int:
-    """The life of one process, started by torchrun; returns its exit status."""
-    order = json.loads((folder / _ORDER).read_text(encoding="utf-8"))
-    rank = int(os.environ["RANK"])
-    threading.Thread(target=_watch, args=(int(order["parent"]),), daemon=True).start()
-    _mute(_log(folder, rank), speaks=rank == 0)
-    training = Training.from_json(order["training"])
-    try:
-        if order["cpu"]:
-            torch.distributed.init_process_group("gloo")  # mmengine's way in asks for a GPU
-        work_dir, say = Path(order["work_dir"]), _speak if rank == 0 else _be_silent
-        adapt, hooks = _Joined(bool(order["cpu"])), [_Gathering(folder / "gathered")]
-        trained = train_fully(training, work_dir, say, adapt, hooks)
-    except (SearchError, LossesError, WorkersError, DataError) as error:
-        return _tell(folder, rank, str(error))
-    except Exception as error:
-        return _tell(folder, rank, one_line(error))
-    if rank == 0:
-        (folder / _ANSWER).write_text(json.dumps(trained.to_json()), encoding="utf-8")
-    torch.distributed.destroy_process_group()
-    return 0
-
-
-class _Joined:
-    """Changes a config so that `Runner` trains with the other processes."""
-
-    def __init__(self, cpu: bool) -> None:
-        self._cpu = cpu
-
-    def __call__(self, config: Config) -> None:
-        config.launcher = "pytorch"
-        if self._cpu:
-            wrapper = dict(config.get("model_wrapper_cfg") or {})
-            unused = bool(config.get("find_unused_parameters", False))
-            wrapper.setdefault("type", "MMDistributedDataParallel")
-            wrapper.setdefault("broadcast_buffers", False)
-            wrapper.setdefault("find_unused_parameters", unused)
-            config.model_wrapper_cfg = {**wrapper, "device_ids": None}
-
-
-class _Gathering(Hook):
-    """Has an evaluation gathered in a folder of ours; mmengine would leave one where it runs."""
-
-    priority = "VERY_HIGH"
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def before_val(self, runner: Any) -> None:
-        """Names the folder to every metric."""
-        for number, metric in enumerate(runner.val_loop.evaluator.metrics):
-            if metric.collect_device == "cpu" and metric.collect_dir is None:
-                metric.collect_dir = str(self._folder / str(number))
-
-
-def _speak(text: str) -> None:
-    print(" ".join(text.split()), file=sys.stderr, flush=True)
-
-
-def _be_silent(text: str) -> None:
-    del text
-
-
-def _tell(folder: Path, rank: int, text: str) -> int:
-    (folder / f"error-{rank}.txt").write_text(text, encoding="utf-8")
-    return 1
-
-
-def _mute(log: Path, *, speaks: bool) -> None:
-    """Standard output is for the answer; what the silent processes print goes to a file."""
-    sys.stdout.flush()
-    if not speaks:
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.dup2(file, 2)
-    os.dup2(2, 1)
-
-
-def _watch(parent: int) -> None:
-    """Ends this process when the one that launched it is gone."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    told = {rank: error_file(folder, rank) for rank in range(number)}
+    told = {rank: file for rank, file in told.items() if file.is_file()}
+    # One that was killed could not say so; the others then tell of a connection that was lost,
+    # or are aborted for it.
+    silent = [rank for rank in failures if rank not in told]
+    killed = [rank for rank in silent if int(failures[rank].exitcode) not in _NO_CAUSE]
+    if told and not killed:
+        rank = min(told, key=lambda each: told[each].stat().st_mtime_ns)
+        return f"process {rank + 1} of {number}: {told[rank].read_text(encoding='utf-8')}"
+    rank = min(killed or silent)
+    code = int(failures[rank].exitcode)
+    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
+    output = output_file(folder, rank)
+    lines = output.read_text(errors="replace").split("\n") if output.is_file() else []
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f"process {rank + 1} of {number} was ended {how}" + (f": {last[:300]}" if last else "")

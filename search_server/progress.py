@@ -95,9 +95,7 @@ def snapshot(job: Job, ledger: Ledger, slots: int, lacks: str = "") -> Progress:
         candidates=len(made),
         of=ledger.last,
         baseline=baseline.fitness if baseline is not None else None,
-        best=None
-        if best is None
-        else _best(best),
+        best=None if best is None else _best(best),
         running=tuple(
             f"candidate {key.candidate} {key.stage} seed {key.seed}" for key in ledger.running
         ),

@@ -4,7 +4,6 @@ Five functions from [0, 1] to [0, 1], each linear between control points from (0
 Parameterized AP Loss (arXiv 2112.05138), as released.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -175,7 +174,7 @@ def _checked_points(name: str, points: Any) -> tuple[Point, ...]:
         for value in point:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise DefinitionError(f"must be two numbers, got {point!r}", place)
-            if not (math.isfinite(value) and 0.0 <= value <= 1.0):
+            if not 0.0 <= value <= 1.0:
                 raise DefinitionError(f"must be in [0, 1], got {point!r}", place)
         x, y = float(point[0]), float(point[1])
         if checked and (x < checked[-1][0] or y < checked[-1][1]):

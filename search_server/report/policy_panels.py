@@ -91,6 +91,8 @@ def draw_scales(axes: Axes, search: PolicySearch) -> None:
             x, scale, s=18, c=color, marker=marker, alpha=0.55, edgecolors="white",
             linewidths=0.4, zorder=2,
         )  # fmt: skip
+    newest = search.means[-1].values() if search.means else ()
+    highest = max((branch.box_gradient_scale or 1.0 for branch in newest), default=1.0)
     for name in search.means[0] if search.means else ():
         line = [branches[name].box_gradient_scale or 1.0 for branches in search.means]
         scales += line
@@ -101,7 +103,7 @@ def draw_scales(axes: Axes, search: PolicySearch) -> None:
         )  # fmt: skip
         if two:
             axes.annotate(
-                _BRANCHES[name][2], (len(line) - 0.5, line[-1]), xytext=(-3, 6),
+                _BRANCHES[name][2], (len(line) - 0.5, line[-1]), xytext=(-3, 6 if line[-1] == highest else -12),
                 textcoords="offset points", fontsize=8.5, ha="right", fontweight="bold",
                 color=_BRANCHES[name][0],
                 path_effects=[withStroke(linewidth=3, foreground="white")],

@@ -240,8 +240,9 @@ def test_every_operator_is_evaluated_somewhere() -> None:
     rng = np.random.default_rng(0)
     seen = {
         step.node.operator.name
+        for name in ("multi_cls", "autoloss_zero_multi_cls")
         for _ in range(300)
-        for step in grow(SPACES["multi_cls"], rng, 3, 7).program
+        for step in grow(SPACES[name], rng, 3, 7).program
         if step.node.operator
     }
     assert seen == set(OPERATORS)

@@ -138,7 +138,7 @@ def test_two_processes_give_one_answer(tmp_path: Path, start) -> None:
     ("kind", "message"),
     [
         ("raise", "process 2 of 2: .*RuntimeError: the second one is out of memory"),
-        ("die", "process 2 of 2: it was ended by SIGKILL"),
+        ("die", "process 2 of 2 was ended by SIGKILL"),
     ],
 )
 def test_a_process_that_breaks_off_ends_all(tmp_path: Path, start, kind: str, message: str) -> None:

@@ -13,8 +13,8 @@ import torch
 from mmengine.hooks import Hook
 
 from losses import LossDefinition
-from search_server.distributed_training import _Gathering, _Joined
 from search_server.full_training import Training, train_fully
+from search_server.training_process import gathering, join_on_cpu
 
 
 class Catch(Hook):
@@ -41,11 +41,10 @@ def gradients(
     config: str, definition: dict, folder: Path, options: tuple[str, ...], together: bool
 ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Gradients of the first step, and what the evaluation after the last one found."""
-    catch, training = (
-        Catch(),
-        Training(config, LossDefinition.from_json(definition), steps=1, seed=3, options=options),
-    )
-    more = (_Joined(cpu=True), [catch, _Gathering(folder / "g")]) if together else (None, [catch])
+    catch = Catch()
+    loss = LossDefinition.from_json(definition)
+    training = Training(config, loss, steps=1, seed=3, options=options)
+    more = (join_on_cpu, [catch, gathering(folder / "g")]) if together else (None, [catch])
     trained = train_fully(training, folder, lambda text: None, *more)
     return catch.gradients, trained.metrics
 
