@@ -102,8 +102,9 @@ def draw_scales(axes: Axes, search: PolicySearch) -> None:
             linewidth=2.0, zorder=3,
         )  # fmt: skip
         if two:
+            above = 6 if line[-1] == highest else -12
             axes.annotate(
-                _BRANCHES[name][2], (len(line) - 0.5, line[-1]), xytext=(-3, 6 if line[-1] == highest else -12),
+                _BRANCHES[name][2], (len(line) - 0.5, line[-1]), xytext=(-3, above),
                 textcoords="offset points", fontsize=8.5, ha="right", fontweight="bold",
                 color=_BRANCHES[name][0],
                 path_effects=[withStroke(linewidth=3, foreground="white")],

@@ -273,6 +273,13 @@ def test_nan_logits_beyond_a_full_top_make_nan() -> None:
     assert torch.isnan(
         pap_loss(logits * torch.nan, targets.double(), targets, IDENTITY, num_topk=5)
     )
+    logits[1] = -torch.inf  # a negative that is not ranked
+    given_logits = logits.clone().requires_grad_()
+    loss = pap_loss(given_logits, targets.clamp(min=0).double(), targets, IDENTITY, num_topk=5)
+    loss.backward()
+    assert torch.isnan(loss)
+    assert given_logits.grad is not None
+    assert torch.isnan(given_logits.grad).any()
 
 
 def test_top_takes_equal_logits_by_index_and_keeps_all_positives() -> None:

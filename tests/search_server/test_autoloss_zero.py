@@ -8,12 +8,15 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from losses import LossDefinition
 from losses.boxes import paired_areas
 from primitives import SPACES, Gradient, SearchSpace, grow, parse
+from search_server.cli.verify import verify as verify_command
 from search_server.funnel.equivalence import equivalent, gradient_norms
 from search_server.funnel.filters import Filters
 from search_server.funnel.rejection import NOT_IMPROVED, gradient_at, reject
@@ -66,7 +69,7 @@ def judged(text: str, space: str) -> Verdict:
 def test_losses_pass_and_their_negatives_and_differences_do_not(space: str, text: str) -> None:
     verdict = judged(text, space)
     assert verdict.accepted, verdict.message
-    assert verdict.measures["gain"] > 0.95
+    assert verdict.measures["gain"] > 0.99
     assert verdict.measures["metric_before"] < 0.25
     assert judged(f"Neg({text})", space).condition == NOT_IMPROVED
     assert judged(f"Add({text},Neg({text}))", space).condition == "no gradient"
@@ -278,6 +281,26 @@ def test_both_branches_count_and_so_does_what_is_no_expression() -> None:
     assert equivalent(whole(LOSSES[BINARY, "softplus"], f"Add(1,Neg({IOU}))"), [first], 2)
     assert not equivalent(whole(SIGMOID_CE, f"Neg(SLog({IOU}))"), [first], 2)
     assert not equivalent(whole(SIGMOID_CE, f"Neg({IOU})", 2.0), [first], 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "shown"),
+    [
+        (["Square(Add(PY,Neg(Sig(X))))", "--space", BINARY], 0, "gradient norm 5"),
+        (["Neg(Mul(PY,X))", "--space", BINARY], 1, NOT_IMPROVED),
+        (["Sub(1,Div(I,U))", "--space", "box", "--method", "rejection"], 0, "metric after"),
+        (["Sub(1,Div(I,U))", "--space", "box"], 0, "agreement"),
+        (["Neg(Mul(PY,X))", "--space", BINARY, "--method", "convergence"], 1, "vanish"),
+    ],
+)
+def test_the_command_judges_by_the_same_rules(
+    arguments: list[str], status: int, shown: str
+) -> None:
+    app = typer.Typer(add_completion=False)
+    app.command()(verify_command)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == status, result.output
+    assert shown in result.output
 
 
 # --- which filter is used -----------------------------------------------------------------------

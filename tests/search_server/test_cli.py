@@ -413,13 +413,31 @@ class TestProgress:
         candidates=16,
         of=32,
         baseline=0.432,
-        best=SimpleNamespace(index=7, fitness=0.441, cls="[red]Neg(X)", bbox=None),
+        best=SimpleNamespace(
+            index=7, fitness=0.441, cls="[red]Neg(X)", bbox=None, rpn=None, joint=False
+        ),
         running=tuple(f"candidate {i} proxy seed 0" for i in range(9)),
         done=5,
         trials=23,
         seconds_left=750.0,
         waiting_for="",
+        round="",
     )
+
+    def test_a_policy_search(self):
+        best = SimpleNamespace(
+            index=7, fitness=0.441, cls="PAP (5 functions)", bbox=None, rpn="PAP (I1)", joint=True
+        )
+        policy = SimpleNamespace(
+            **{**vars(self.PROGRESS), "round": "round 2 of 10", "best": best},
+        )
+        assert "round 2 of 10" in line(policy)
+        out = Console(width=100, record=True, file=io.StringIO())
+        out.print(panel(policy))
+        text = out.export_text()
+        for part in ("16 of 32, round 2 of 10", "loss PAP (5 functions)", "rpn PAP (I1)"):
+            assert part in text
+        assert "bbox" not in text
 
     def test_a_line(self):
         text = line(self.PROGRESS)

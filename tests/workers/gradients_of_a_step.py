@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from losses import LossDefinition
@@ -44,8 +45,15 @@ def gradients(
     catch = Catch()
     loss = LossDefinition.from_json(definition)
     training = Training(config, loss, steps=1, seed=3, options=options)
-    more = (join_on_cpu, [catch, gathering(folder / "g")]) if together else (None, [catch])
-    trained = train_fully(training, folder, lambda text: None, *more)
+
+    def adapt(config: Config) -> None:
+        # mmengine writes the config down; laying it out prettily takes longer than all the rest
+        object.__setattr__(config, "_format_python_code", False)
+        if together:
+            join_on_cpu(config)
+
+    hooks = [catch, gathering(folder / "g")] if together else [catch]
+    trained = train_fully(training, folder, lambda text: None, adapt, hooks)
     return catch.gradients, trained.metrics
 
 

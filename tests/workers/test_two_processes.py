@@ -18,6 +18,7 @@ import torch
 
 from losses import CATALOG
 from workers import Split, TrialSpec
+from workers.config_text import config_text
 from workers.detector import parse_detector
 
 SCRIPT = Path(__file__).with_name("gradients_of_a_step.py")
@@ -141,7 +142,7 @@ def write_config(path: Path, detector: str, text: str, data: Split, images: int)
     config.test_evaluator = config.val_evaluator
     config.optim_wrapper.optimizer.lr = 0.0
     config.custom_imports = {"imports": ["workers.metric"], "allow_failed_imports": False}
-    config.dump(path)
+    path.write_text(config_text(config.to_dict()))
     return path
 
 
