@@ -25,7 +25,7 @@ def choose_contenders(
 
     Args:
         losses: each a name of the catalogue, the path of a JSON definition, or ``JOB:INDEX``,
-            ``JOB:best`` and ``JOB:baseline`` for a candidate that a job has trained.
+            ``JOB:best``, ``JOB:mean`` and ``JOB:baseline`` for a candidate that a job has trained.
         baseline: written in the same way; it is added in front if it is not among the losses.
             None: the first loss.
         open_store: opens the store; only called for a candidate.

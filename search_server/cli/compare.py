@@ -32,7 +32,7 @@ def compare(
         list[str],
         typer.Argument(
             metavar="LOSS...",
-            help="Catalogue names, JSON definitions, or candidates JOB:INDEX, JOB:best.",
+            help="Catalogue names, JSON definitions, or candidates JOB:INDEX, JOB:best, JOB:mean.",
         ),
     ],
     detector: Annotated[

@@ -18,7 +18,8 @@ def export(
     candidate: Annotated[
         str | None,
         typer.Option(
-            help="JOB:INDEX, INDEX, or the name of a catalogue loss; default: the best.",
+            help="JOB:INDEX, INDEX, `best`, `mean` (of a policy search), or the name of a "
+            "catalogue loss; default: the best.",
             show_default=False,
         ),
     ] = None,

@@ -11,6 +11,7 @@ from search_server.cli.options import JsonOption, StoreOption, open_store
 
 if TYPE_CHECKING:
     from search_server.leaderboard import LeaderboardRow
+    from search_server.overview import JobSummary
     from search_server.planning import Plan
     from search_server.spec import JobSpec
     from search_server.store import Store
@@ -135,7 +136,7 @@ def _run(
 
 def _conclude(store: Store, job_id: str, stopped: bool, as_json: bool) -> int:
     """Says how a run of a job ended, and what to do next."""
-    from search_server.cli.output import one_line, print_json
+    from search_server.cli.output import one_line, points, print_json
     from search_server.leaderboard import leaderboard
 
     job = store.job(job_id)
@@ -158,13 +159,19 @@ def _conclude(store: Store, job_id: str, stopped: bool, as_json: bool) -> int:
     else:
         print(one_line(f"job {job_id} is {job.state}" + f": {job.reason}" * bool(job.reason)))
         if best is not None:
-            print(best_line(best, _trained(store, job_id)))
+            print(best_line(best, _summary(store, job_id).trained))
+        mean = _summary(store, job_id).mean
+        if mean is not None:
+            print(
+                f"mean: the policy's final mean has AP {points(mean)}; it is what was searched for"
+            )
         if job.state == "interrupted":
             print(f"go on:  lossforge resume {job_id}")
         else:
             print(f"see:    lossforge leaderboard {job_id}")
         if best is not None:
-            print(f"export: lossforge export {job_id} -o best.py")
+            chosen = "" if mean is None else " --candidate mean"
+            print(f"export: lossforge export {job_id}{chosen} -o best.py")
     if job.state == "done":
         return 0
     return 130 if stopped and job.state == "interrupted" else 1
@@ -186,11 +193,10 @@ def best_line(best: LeaderboardRow, trained: int) -> str:
     return f"{text}; unconfirmed: the best of {trained} trained, on the seeds that chose it"
 
 
-def _trained(store: Store, job_id: str) -> int:
-    """Candidates of a job that have a fitness, the baseline not counted."""
+def _summary(store: Store, job_id: str) -> JobSummary:
     from search_server.overview import summaries
 
-    return next(each.trained for each in summaries(store) if each.id == job_id)
+    return next(each for each in summaries(store) if each.id == job_id)
 
 
 def _print_plan(spec: JobSpec, source: Path, slots: int | None, as_json: bool) -> None:

@@ -17,7 +17,8 @@ def choose(
 
     Args:
         wanted: None for the best that is not the baseline; an index; or a text: an index,
-            ``JOB:INDEX``, ``best``, ``baseline``, or a name of the catalogue.
+            ``JOB:INDEX``, ``best``, ``baseline``, ``mean`` (the final mean of a policy search), or
+            a name of the catalogue.
 
     Raises:
         ExportError: there is no such candidate, or it was not trained to the end.
@@ -32,12 +33,23 @@ def choose(
         return best, LossDefinition.from_json(best.definition)
     if wanted == "baseline":
         wanted = 0
+    if wanted == "mean":
+        wanted = _final_mean(job_id, candidates)
     if isinstance(wanted, str):
         number = wanted.removeprefix(f"{job_id}:")
         if not (number.isascii() and number.isdigit()):
             return _named(job_id, candidates, wanted)
         wanted = int(number[:18])
     return _numbered(job_id, candidates, wanted)
+
+
+def _final_mean(job_id: str, candidates: Sequence[CandidateRecord]) -> int:
+    found = next((c.index for c in candidates if c.origin == "mean"), None)
+    if found is None:
+        raise ExportError(
+            f"job {job_id} has no final mean: only a policy search that came to its end has one"
+        )
+    return found
 
 
 def _numbered(

@@ -311,7 +311,7 @@ def test_a_small_real_search_goes_through_both_filters(tmp_path: Path) -> None:
     split = {"annotations": few.annotations, "images": few.images}
     fields = {
         **SEARCH,
-        "data": {"search_train": split, "search_val": split},
+        "data": {"search_train": split, "search_val": dict(split)},
         "funnel": {"simulate": None, "proxy": {"steps": 2, "batch_size": 2}},
         "candidates": 5,
         "resources": {"device": "cpu"},
