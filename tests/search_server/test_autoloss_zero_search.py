@@ -312,6 +312,9 @@ def test_a_small_real_search_goes_through_both_filters(tmp_path: Path) -> None:
     fields = {
         **SEARCH,
         "data": {"search_train": split, "search_val": dict(split)},
+        # so small a space that equivalents turn up, and draws that no result steers
+        "branches": {"bbox": {"space": BOX}},
+        "searcher": {"type": "random", "population": 3, "depth": {"min": 3, "max": 3}},
         "funnel": {"simulate": None, "proxy": {"steps": 2, "batch_size": 2}},
         "candidates": 5,
         "resources": {"device": "cpu"},

@@ -97,7 +97,7 @@ def assert_tame(text: str) -> None:
 class TestHelp:
     VERBS = (
         *("init", "search", "submit", "resume", "verify", "jobs", "leaderboard", "show", "export"),
-        *("report", "train", "gc", "doctor", "data", "db"),
+        *("report", "formula", "train", "compare", "gc", "doctor", "data", "db"),
     )
 
     def test_lists_every_verb(self, call):
@@ -113,7 +113,7 @@ class TestHelp:
     @pytest.mark.parametrize(
         "verb",
         [*(v for v in VERBS if v not in ("data", "db"))]
-        + ["data digits", "data info", "db upgrade", "db current"],
+        + ["data digits", "data info", "data split", "db upgrade", "db current"],
     )
     def test_every_verb_has_an_example(self, call, verb):
         assert f"Example: lossforge {verb}" in " ".join(call(*verb.split(), "--help").out.split())
