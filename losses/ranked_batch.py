@@ -8,7 +8,8 @@ from torch import Tensor
 from losses.boxes import paired_areas
 from losses.ranking.inputs import graph_zero
 
-# of a positive: an IoU of 0 would make it a negative where targets are IoUs
+BOX_OVERLAPS = ("giou", "iou", "l1")
+# an area that is divided by is not below this; that of an anchor is 1 in its own frame
 _SMALLEST_AREA = 1e-6
 
 

@@ -48,7 +48,9 @@ class ALRPRankingLoss(BoxRankingLoss):
     """aLRP loss on scores and boxes, with self-balancing (Oksuz et al., 2020).
 
     The weight of the box part and the history that it follows are buffers: a training that is
-    resumed goes on with them. All processes share one history, and so one weight.
+    resumed goes on with them. All processes share one history, and so one weight. The history has
+    both parts with their factors, as released: so after the first balancing the box part is about
+    as large as both were together, and a small ``box_weight`` hardly lowers it any more.
     """
 
     balance: Tensor

@@ -13,6 +13,7 @@ from losses.json_checks import (
     positive_number,
     true_or_false,
 )
+from losses.ranked_batch import BOX_OVERLAPS
 from losses.ranking.functions import PapFunctions
 
 # each loss, its settings and what a setting is that is not given
@@ -35,7 +36,7 @@ RANKING_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "rank_sort": {"delta": 0.5, "box_loss": "GIoULoss", "box_weight": None},
 }
 RANKING_LOSSES = tuple(RANKING_DEFAULTS)
-OVERLAPS = ("giou", "iou", "l1")
+OVERLAPS = BOX_OVERLAPS
 RANKING_BOX_LOSSES = ("GIoULoss", "IoULoss")
 
 # registered name of the loss module of each loss
@@ -133,7 +134,8 @@ class RankingBranch:
         Raises:
             DefinitionError: a field is missing, unknown, of the wrong type or out of range.
         """
-        check_fields(data, where, {"type", "loss"}, set(data))
+        given_fields = set(data) if isinstance(data, Mapping) else set()
+        check_fields(data, where, {"type", "loss"}, given_fields)
         loss = one_of(data["loss"], RANKING_LOSSES, f"{where}.loss")
         settings = RANKING_DEFAULTS[loss]
         required = {name for name in settings if name == "functions"}

@@ -75,7 +75,9 @@ def build_ranking_head(
     names = [module.__name__ for module in RANKING_LOSS_MODULES]
     kind = loss_ranking.get("type")
     if kind not in (*RANKING_LOSS_MODULES, *names):
-        raise DefinitionError(f"must be one of {', '.join(names)}, got {kind!r}", "loss_ranking")
+        raise DefinitionError(
+            f"must be one of {', '.join(names)}, got {kind!r}", "loss_ranking.type"
+        )
     # dense heads take their number of channels from use_sigmoid, before they build the loss
     settings["loss_cls"] = {**loss_ranking, "use_sigmoid": True}
     return ranking_class(stock)(**settings)

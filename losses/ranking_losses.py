@@ -11,7 +11,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from losses.processes import gradient_times, process_count, rows_of_all_processes
-from losses.ranked_batch import RankedBatch, box_overlaps
+from losses.ranked_batch import BOX_OVERLAPS, RankedBatch, box_overlaps
 from losses.ranking.ap import ap_loss
 from losses.ranking.functions import PapFunctions
 from losses.ranking.pap import pap_loss
@@ -102,7 +102,8 @@ class PAPRankingLoss(RankingLoss):
         Args:
             functions: control points of the five functions, as of `PapFunctions.to_json`.
             overlap: how good a box is, of `box_overlaps`: giou, iou or l1.
-            num_topk: number of highest scores that are ranked, with the positives.
+            num_topk: how many of the highest scores are ranked; a positive below them stays in the
+                mean over the positives, but counts before no other.
             box_gradient_scale: factor on the gradient of the boxes; that of the scores has none.
             all_processes: rank the scores of all processes together. The gradient, averaged over
                 the processes, is that of the whole batch; else it is the mean of theirs.
@@ -110,8 +111,11 @@ class PAPRankingLoss(RankingLoss):
 
         Raises:
             DefinitionError: a control point is out of its range.
+            ValueError: there is no such ``overlap``.
         """
         super().__init__(**settings)
+        if overlap not in BOX_OVERLAPS:
+            raise ValueError(f"overlap must be {' or '.join(BOX_OVERLAPS)}, got {overlap!r}")
         self.control_points = PapFunctions.from_json(functions).rows()
         self.overlap = overlap
         self.num_topk = num_topk
@@ -119,7 +123,7 @@ class PAPRankingLoss(RankingLoss):
         self.all_processes = all_processes
 
     def forward(self, batch: RankedBatch) -> dict[str, Tensor]:
-        """``loss_pap``: one loss of scores and boxes, in [0, 1] for rising functions."""
+        """``loss_pap``: one loss of scores and boxes, 0 or more; above 1 where H1 is below H2."""
         boxes = gradient_times(batch.boxes, self.box_gradient_scale)
         ious = batch.at_places(box_overlaps(boxes, batch.goals, self.overlap))
         logits, targets = batch.logits, batch.targets

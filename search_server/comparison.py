@@ -1,7 +1,9 @@
 """Trains several losses from the same seeds and says how far apart they are, and how surely.
 
-Trials of one seed differ in the loss alone: same initialisation, same batches. What is compared is
-therefore the difference within each seed, which varies less than the APs themselves.
+Trials of one seed differ in the loss alone: same batches, and the same initialisation where the
+losses leave the head its layers (a softmax head has an output more than a ranked one, and then
+every weight is drawn anew). What is compared is therefore the difference within each seed, which
+mostly varies less than the APs themselves.
 """
 
 from __future__ import annotations

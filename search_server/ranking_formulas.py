@@ -24,8 +24,8 @@ class RankingFormula:
     symbols: str
 
 
-#: Symbols that all four use.
-SYMBOLS = "s: scores (logits), P: objects, N: background"
+#: Symbols that AP, aLRP and RankSort share.
+SYMBOLS = "s: scores (logits), P: positives, N: negatives"
 
 _STEP_LATEX = r"H(d) = \min(\max(\dfrac{d}{2\,\delta} + \dfrac{1}{2},\, 0),\, 1)"
 _STEP_TEXT = "H(d) = clamp(d/(2 delta) + 1/2, 0, 1)"
@@ -48,8 +48,8 @@ FORMULAS: Mapping[str, RankingFormula] = {
             " + I3(u_i) [sum_{j in S} H2(d_ji) (1 - I2(u_j))] / [sum_{j in S} H1(d_ji)] }",
             "d_ji = clamp((s_j - s_i)/2 + 1/2, 0, 1)",
         ),
-        symbols="s: scores (logits), P: objects, S: the highest scores, u: overlap with the target "
-        "in [0, 1], 0 for background; H1 passes no gradient on",
+        symbols="s: scores (logits), P: positives, S: the highest scores, u: overlap with the "
+        "target in [0, 1], 0 for background; H1 passes no gradient on",
     ),
     "ap": RankingFormula(
         latex=(
@@ -77,8 +77,8 @@ FORMULAS: Mapping[str, RankingFormula] = {
             _RANK_TEXT,
             _STEP_TEXT,
         ),
-        symbols=f"{SYMBOLS}, b: box loss of an object, λ: weight that balances the two parts; "
-        "the gradient is the ranking error itself",
+        symbols=f"{SYMBOLS}, b: box loss of a positive, λ: weight that balances the two parts; "
+        "the gradient of the scores is the ranking error itself",
     ),
     "rank_sort": RankingFormula(
         latex=(
@@ -95,8 +95,9 @@ FORMULAS: Mapping[str, RankingFormula] = {
             "F_i = sum_{j in N} H(s_j - s_i)   R_i = sum_{j in P} H(s_j - s_i)",
             _STEP_TEXT,
         ),
-        symbols=f"{SYMBOLS}, u: IoU with the target, b: box loss of an object, λ: weight that "
-        "balances the two parts; the gradient is the ranking error itself",
+        symbols=f"{SYMBOLS}, u: IoU with the target, b: box loss of a positive, weighted by its "
+        "confidence, λ: weight that balances the two parts; the gradient of the scores is the "
+        "ranking error itself",
     ),
 }
 

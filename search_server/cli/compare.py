@@ -87,9 +87,9 @@ def compare(
 ) -> None:
     """Train losses from the same seeds; show AP, paired difference and its 95% interval.
 
-    Trials of one seed have the same initialisation and the same batches. A training that diverges
-    counts as AP 0; one that fails does not count, and the table says so. Ctrl-C shows what is
-    there; with --output the same command goes on.
+    Trials of one seed have the same batches and, if the losses leave the head its layers, the same
+    initialisation. A training that diverges counts as AP 0; one that fails does not count, and the
+    table says so. Ctrl-C shows what is there; with --output the same command goes on.
 
     Example: lossforge compare focal-l1 focal-giou --detector digits/retinanet -o trials.jsonl
     """

@@ -77,5 +77,6 @@ def spread(values: Mapping[int, float]) -> Spread:
 
 
 def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Spread:
-    """Candidate minus baseline over the seeds that both have: same initialisation, same batches."""
+    """Candidate minus baseline over the seeds that both have: of one seed the batches are the same,
+    and so is the initialisation where both heads have the same layers."""
     return spread({seed: values[seed] - baseline[seed] for seed in values if seed in baseline})

@@ -16,6 +16,7 @@ from search_server.spec.budgets import (
     Limits,
     Misfit,
     Part,
+    Rejection,
     Resources,
     Searcher,
     Seed,
@@ -215,6 +216,7 @@ class JobSpec(Part):
                 spaces = ", ".join(name for name in SPACES if name.startswith(AUTOLOSS_ZERO))
                 allowed = f"with search_space {self.search_space} it must be one of {spaces}"
                 raise Misfit(f"branches.{branch}.space", given.search_space.name, allowed)
+        _check_rejection(self)
         for branch, fixed in self.fixed.items():
             if branch in self.searched:
                 raise Misfit(f"fixed.{branch}", fixed, f"branches.{branch} is searched already")
@@ -316,6 +318,23 @@ def _check_kind(spec: JobSpec) -> None:
                 shown = "left out"
             allowed = f"with the searcher `policy` it must be {shown}: {why}"
             raise Misfit(field, _plain(found), allowed)
+
+
+def _check_rejection(spec: JobSpec) -> None:
+    """Settings of the loss rejection do nothing where it is not asked for.
+
+    Raises:
+        Misfit: names the field.
+    """
+    verify = spec.funnel.verify
+    spaces = (given.space for given in spec.searched.values())
+    by_space = verify.method is None and any(fits_whole_space(AUTOLOSS_ZERO, s) for s in spaces)
+    if verify.rejection != Rejection() and verify.method != "rejection" and not by_space:
+        allowed = (
+            "these expressions go through convergence property verification; leave it out, or set "
+            "funnel.verify.method to rejection"
+        )
+        raise Misfit("funnel.verify.rejection", _plain(verify.rejection), allowed)
 
 
 def _plain(value: object) -> object:

@@ -130,6 +130,11 @@ def test_pap_checks_its_functions():
         MODELS.build({"type": "PAPRankingLoss", "functions": broken})
 
 
+def test_pap_checks_its_overlap():
+    with pytest.raises(ValueError, match=r"overlap must be giou or iou or l1, got 'diou'"):
+        MODELS.build({**ALL[2], "overlap": "diou"})
+
+
 @pytest.mark.parametrize("settings", ALL, ids=lambda each: each["type"])
 def test_softmax_is_refused(settings):
     with pytest.raises(ValueError, match="use_sigmoid"):

@@ -134,3 +134,18 @@ def test_a_missing_file_is_a_spec_error(tmp_path: Path) -> None:
 def test_a_spec_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         parse_spec(MINIMAL).window = 3  # type: ignore[misc]
+
+
+def test_settings_of_a_filter_that_is_not_used_are_refused() -> None:
+    idle = "\nfunnel: {simulate: null, verify: {rejection: {digits: 3}}}"
+    convergence = idle.replace("rejection:", "method: convergence, rejection:")
+    zero = MINIMAL.replace("binary_cls", "autoloss_zero_binary_cls").replace(
+        "space: box", "space: autoloss_zero_box"
+    )
+    for text in (MINIMAL + idle, zero + convergence):
+        error = refused(text)
+        assert error.field == "funnel.verify.rejection"
+        assert "set funnel.verify.method to rejection" in str(error)
+    rejection = idle.replace("rejection:", "method: rejection, rejection:")
+    for text in (zero + idle, MINIMAL + rejection):
+        assert parse_spec(text).funnel.verify.rejection.digits == 3

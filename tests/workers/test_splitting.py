@@ -158,6 +158,20 @@ def test_another_seed_gives_another_split(tmp_path: Path) -> None:
     assert [i["id"] for i in one] != [i["id"] for i in other]
 
 
+def test_entries_of_one_file_are_one_image(tmp_path: Path) -> None:
+    content = coco([[(i % 3, False)] for i in range(60)])
+    for position, entry in enumerate(content["images"]):
+        entry["file_name"] = f"{position // 3}.jpg"
+    source = write(tmp_path / "all.json", content)
+    made = split_annotations(source, tmp_path / "out", RATIOS)
+    held = [
+        {i["file_name"] for i in load_coco(each.annotations)["images"]} for each in made.values()
+    ]
+    assert [each.images for each in made.values()] == [len(files) for files in held]
+    assert sum(map(len, held)) == len(set.union(*held)) == 20
+    assert sum(sum(each.boxes.values()) for each in made.values()) == 60
+
+
 def test_what_is_written_can_be_trained_on(tmp_path: Path) -> None:
     given = digits().splits["search_val"]
     for written in split_annotations(given.annotations, tmp_path / "out", RATIOS).values():

@@ -36,7 +36,7 @@ class WrittenSplit:
 
     Attributes:
         annotations: Absolute path of its file.
-        images: How many it has.
+        images: How many it has; entries that name the same file are one.
         boxes: Annotations of each class by its name, crowds included.
     """
 
@@ -50,13 +50,16 @@ class _Survey:
     """What is in an annotation file.
 
     Attributes:
-        numbers: The number of each image by its id, from 0 in the file's order.
+        numbers: The number of each image by its id, from 0 in the file's order. Entries that name
+            the same file have one number: they are one image, which must not be in two splits.
+        images: How many different images there are.
         classes: Class names in the file's order.
         owners, labels, crowds: (M,) of each annotation the number of its image, the number of its
             class, and whether it is a crowd.
     """
 
     numbers: Mapping[Any, int]
+    images: int
     classes: tuple[str, ...]
     owners: np.ndarray
     labels: np.ndarray
@@ -97,11 +100,10 @@ def split_annotations(
     survey = _survey(source, _share_of(source, "reading", progress))
     held = _held(survey)
     progress("dealing out", 0.0)
-    chosen = stratify(len(survey.numbers), held, _shares(ratios), seed)
+    chosen = stratify(survey.images, held, _shares(ratios), seed)
     for number, name in enumerate(ratios):
         if not (chosen == number).any():
-            images = len(survey.numbers)
-            raise DataError(source, f"has too few images ({images}) to give {name} one")
+            raise DataError(source, f"has too few images ({survey.images}) to give {name} one")
     try:
         _write(source, folder, tuple(ratios), survey, chosen, progress)
     except OSError as error:
@@ -137,6 +139,7 @@ def _survey(path: Path, progress: Callable[[int], None]) -> _Survey:
     seen: dict[str, set[Any]] = {"categories": set(), "images": set(), "annotations": set()}
     found: set[str] = set()
     numbers: dict[Any, int] = {}
+    files: dict[str, int] = {}
     owners, labels, crowds = array("q"), array("q"), array("b")
     images: dict[Any, int] = {}  # number by id as annotations name them
     kinds: dict[Any, int] = {}
@@ -148,7 +151,8 @@ def _survey(path: Path, progress: Callable[[int], None]) -> _Survey:
         elif piece.kind == "entry":
             check_entry(path, piece.key, piece.number, piece.value, seen[piece.key])
             if piece.key == "images":
-                numbers[piece.value["id"]] = piece.number
+                number = files.setdefault(piece.value["file_name"], len(files))
+                numbers[piece.value["id"]] = number
             else:
                 owners.append(_numbered(path, piece, "image_id", images))
                 labels.append(_numbered(path, piece, "category_id", kinds))
@@ -161,6 +165,7 @@ def _survey(path: Path, progress: Callable[[int], None]) -> _Survey:
     of_class = {category["id"]: number for number, category in enumerate(categories)}
     return _Survey(
         numbers=numbers,
+        images=len(files),
         classes=tuple(category["name"] for category in categories),
         owners=_renumbered(path, "image", images, numbers)[np.asarray(owners)],
         labels=_renumbered(path, "category", kinds, of_class)[np.asarray(labels)],
