@@ -71,8 +71,13 @@ class ALRPRankingLoss(BoxRankingLoss):
             balance_every: steps with positives between balancings; 3665 is one epoch of COCO in
                 batches of 32.
             settings: of `BoxRankingLoss`.
+
+        Raises:
+            ValueError: ``balance_every`` below 1.
         """
         super().__init__(**settings)
+        if balance_every < 1:
+            raise ValueError(f"balance_every must be at least 1, got {balance_every}")
         self.delta = delta
         self.balance_every = balance_every
         self.register_buffer("balance", torch.tensor(balance_start, dtype=torch.float64))

@@ -116,7 +116,7 @@ def _setting(facts: Evidence, spec: TrialSpec) -> list[str]:
 
 
 def _what_is_searched(definition: LossDefinition) -> str:
-    if isinstance(definition.cls, RankingBranch):
+    if definition.rpn is not None or isinstance(definition.cls, RankingBranch):
         return "The loss ranks the scores of a whole batch; nothing is sampled before it."
     return "Searched is the loss of one sample; mmdet samples, weights, reduces and scales as ever."
 
