@@ -657,7 +657,7 @@ class TestTrainErrors:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["nope.py"], "is no file; give an mmdet config, or one of digits/"),
+            (["nope.py"], "is no file; give an mmdet config, or one of .*digits/atss"),
             (["digits/atss", "--loss-cls", "focall"], "no loss is named 'focall'.*focal-giou"),
             (["digits/atss", "--loss-cls", "Neg(Z)"], "unknown input 'Z'"),
             (["digits/atss", "--loss-bbox", "Neg("], "position 4"),

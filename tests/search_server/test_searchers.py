@@ -266,9 +266,9 @@ def test_drawing_can_be_stopped() -> None:
 
 PROGRAM = """
 import json
-from search_server.candidates import Draws, find_candidate, generator
+from search_server.candidates import Draws, find_candidate
 from search_server.problem import problem_of
-from search_server.searchers import make_searcher
+from search_server.searchers import generator, make_searcher
 from search_server.spec import load_spec
 from losses import configs_dir
 spec = load_spec(configs_dir() / "search" / "demo.yaml")

@@ -338,7 +338,7 @@ def test_whatever_grows_gets_a_verdict(seed: int, space: str, depths: tuple[int,
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("space", sorted(SPACES))
+@pytest.mark.parametrize("space", ["binary_cls", "box", "multi_cls"])
 def test_random_draws_are_nearly_all_rejected_yet_not_all(space: str) -> None:
     rng = np.random.default_rng(0)
     draws = 100_000
