@@ -34,7 +34,7 @@ def parse_url(text: str) -> URL:
     if not text:
         raise StoreError("the store's URL is empty; give a path or a URL such as sqlite:///jobs.db")
     if "://" not in text:
-        return URL.create("sqlite", database=str(Path(text).expanduser().absolute()))
+        return URL.create("sqlite", database=_absolute_path(text))
     if text.partition("://")[2].partition("/")[0].count("@") > 1:
         raise StoreError("the store's URL has two @: write an @ in the password as %40")
     try:
@@ -55,7 +55,17 @@ def parse_url(text: str) -> URL:
     if not url.database or url.database == ":memory:":
         raise StoreError("a store in memory would be lost with its process: give a file")
     # A URL can end up in another working directory (a worker, a resumed job): keep it absolute.
-    return url.set(drivername="sqlite", database=str(Path(url.database).expanduser().absolute()))
+    return url.set(drivername="sqlite", database=_absolute_path(url.database))
+
+
+def _absolute_path(text: str) -> str:
+    try:
+        return str(Path(text).expanduser().absolute())
+    except RuntimeError:
+        raise StoreError(
+            f"the store's path {text!a} starts with ~ and a name that is no user's; a file of that "
+            "name is written ./~name"
+        ) from None
 
 
 def shown(url: URL) -> str:

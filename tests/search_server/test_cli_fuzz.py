@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from search_server.cli import run
@@ -92,6 +92,7 @@ def test_any_text_at_all(world: Path, arguments: list[str]) -> None:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+@example(url="~0")
 @given(url=st.one_of(st.text(max_size=40), st.text(max_size=30).map("sqlite:///{}".format)))
 def test_any_store(world: Path, url: str) -> None:
     code, _, err = typed(["jobs", f"--store={url}"])
