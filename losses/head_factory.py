@@ -25,6 +25,23 @@ _SEAMS: tuple[tuple[str, type[IoUFeed]], ...] = (
 )
 
 
+def class_with_seam(head: type, seams: tuple[tuple[str, type], ...], prefix: str) -> type:
+    """The class that is ``head`` with the mixin of its nearest seam in front.
+
+    Args:
+        head: a head of mmdet, or one that derives from it.
+        seams: registered base class and its mixin, nearest base class first.
+        prefix: of the new class's name.
+
+    Raises:
+        UnsupportedHeadError: ``head`` derives from none of the base classes.
+    """
+    for seam, mixin in seams:
+        if issubclass(head, MODELS.get(seam)):
+            return type(f"{prefix}{head.__name__}", (mixin, head), {"__module__": __name__})
+    raise UnsupportedHeadError(head.__name__, [seam for seam, _ in seams])
+
+
 @cache
 def iou_aware_class(head: type) -> type:
     """The class of heads that are ``head`` and give IoUs to their losses.
@@ -32,10 +49,7 @@ def iou_aware_class(head: type) -> type:
     Raises:
         UnsupportedHeadError: ``head`` derives from none of mmdet's heads that have a seam here.
     """
-    for seam, mixin in _SEAMS:
-        if issubclass(head, MODELS.get(seam)):
-            return type(f"IoUAware{head.__name__}", (mixin, head), {"__module__": __name__})
-    raise UnsupportedHeadError(head.__name__, [seam for seam, _ in _SEAMS])
+    return class_with_seam(head, _SEAMS, "IoUAware")
 
 
 @MODELS.register_module(name="IoUAwareHead")

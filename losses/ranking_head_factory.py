@@ -8,6 +8,7 @@ from mmdet.registry import MODELS
 from torch import nn
 
 from losses.errors import DefinitionError, UnsupportedHeadError
+from losses.head_factory import class_with_seam
 from losses.ranking_box_losses import ALRPRankingLoss, RankSortRankingLoss
 from losses.ranking_heads import (
     AnchorHeadRanking,
@@ -42,10 +43,7 @@ def ranking_class(head: type) -> type:
     Raises:
         UnsupportedHeadError: ``head`` derives from none of mmdet's heads that have a seam here.
     """
-    for seam, mixin in _RANKING_SEAMS:
-        if issubclass(head, MODELS.get(seam)):
-            return type(f"Ranking{head.__name__}", (mixin, head), {"__module__": __name__})
-    raise UnsupportedHeadError(head.__name__, [seam for seam, _ in _RANKING_SEAMS])
+    return class_with_seam(head, _RANKING_SEAMS, "Ranking")
 
 
 @MODELS.register_module(name="RankingHead")

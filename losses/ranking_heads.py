@@ -104,10 +104,6 @@ class AnchorHeadRanking(RankingFeed):
         anchors, valid = self.get_anchors(  # type: ignore[attr-defined]
             sizes, batch_img_metas, device=cls_scores[0].device
         )
-        # each level's anchors, image after image, as the targets are
-        priors = [
-            torch.stack(list(map(get_box_tensor, level))) for level in zip(*anchors, strict=True)
-        ]
         targets = self.get_targets(  # type: ignore[attr-defined]
             anchors,
             valid,
@@ -115,10 +111,23 @@ class AnchorHeadRanking(RankingFeed):
             batch_img_metas,
             batch_gt_instances_ignore=batch_gt_instances_ignore,
         )
-        labels, label_weights, box_targets = targets[:3]
+        priors, labels, label_weights, box_targets = self.assigned_levels(anchors, targets)
         return self.ranked_levels(
             cls_scores, bbox_preds, labels, label_weights, priors, box_targets
         )
+
+    def assigned_levels(self, anchors: list[list[Tensor]], targets: tuple) -> tuple:
+        """Anchors, labels, label weights and box targets, each a list with a tensor a level.
+
+        Args:
+            anchors: by image, then by level.
+            targets: what the stock head's ``get_targets`` gave.
+        """
+        # each level's anchors, image after image, as the targets are
+        priors = [
+            torch.stack(list(map(get_box_tensor, level))) for level in zip(*anchors, strict=True)
+        ]
+        return priors, *targets[:3]
 
     def ranked_levels(
         self,
@@ -167,29 +176,9 @@ class ATSSHeadRanking(AnchorHeadRanking):
         cls_scores, bbox_preds, *_ = super().forward(x)  # type: ignore[misc]
         return cls_scores, bbox_preds
 
-    def loss_by_feat(
-        self,
-        cls_scores: list[Tensor],
-        bbox_preds: list[Tensor],
-        batch_gt_instances: Any,
-        batch_img_metas: list[dict],
-        batch_gt_instances_ignore: Any = None,
-    ) -> dict[str, Tensor]:
-        """As `ATSSHead.loss_by_feat`, but one ranking over all levels and images."""
-        sizes = [level.shape[-2:] for level in cls_scores]
-        anchors, valid = self.get_anchors(  # type: ignore[attr-defined]
-            sizes, batch_img_metas, device=cls_scores[0].device
-        )
-        priors, labels, label_weights, box_targets, *_ = self.get_targets(  # type: ignore[attr-defined]
-            anchors,
-            valid,
-            batch_gt_instances,
-            batch_img_metas,
-            batch_gt_instances_ignore=batch_gt_instances_ignore,
-        )
-        return self.ranked_levels(
-            cls_scores, bbox_preds, labels, label_weights, priors, box_targets
-        )
+    def assigned_levels(self, anchors: list[list[Tensor]], targets: tuple) -> tuple:
+        """See `AnchorHeadRanking.assigned_levels`; ATSS's own targets begin with the anchors."""
+        return targets[:4]
 
 
 class NoCenterness(nn.Module):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from losses import CATALOG, LossDefinition, PapFunctions, RankingBranch
+from losses import CATALOG, RANKING_LOSSES, LossDefinition, PapFunctions, RankingBranch
 from primitives import SPACES, Input, Kind, SearchSpace, evaluate, grow, parse
 from search_server.cli import run
 from search_server.formulas import (
@@ -17,6 +17,7 @@ from search_server.formulas import (
     typeset_ranking,
 )
 from search_server.ranking_formulas import FORMULAS, function_lines, ranking_lines
+from search_server.ranking_text import is_joint, ranking_text
 from search_server.readable import readable
 
 READABLE = [
@@ -125,6 +126,21 @@ RANKING = [
 @pytest.mark.parametrize(("branch", "text"), RANKING)
 def test_text_of_a_ranking_branch(branch: RankingBranch, text: str) -> None:
     assert branch_text(branch) == text
+
+
+@pytest.mark.parametrize("loss", [name for name in RANKING_LOSSES if name != "pap"])
+def test_settings_as_they_are_by_default_are_not_shown(loss: str) -> None:
+    """The text knows the defaults by itself, because it imports no torch."""
+    branch = RankingBranch(loss)
+    assert (
+        ranking_text(branch.to_json())
+        == {
+            "ap": "AP (delta 1)",
+            "alrp": "aLRP",
+            "rank_sort": "RankSort",
+        }[loss]
+    )
+    assert is_joint(branch.to_json()) == branch.has_box_loss
 
 
 def test_texts_of_all_branches() -> None:
