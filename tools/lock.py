@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 LOCK = Path(__file__).resolve().parent.parent / "requirements.lock"
-LEFT_OUT = ("pip==", "-e ", "lossforge")
+LEFT_OUT = ("pip==", "-e ", "lossforge", "# ")
 LINUX_ONLY = ("nvidia-", "cuda-", "triton==")
 
 
