@@ -19,6 +19,7 @@ from losses.families import (
     stock_head_type,
     type_name,
 )
+from losses.learning_rate import scale_learning_rate
 from losses.plain import plain_config
 from losses.ranking_branch import RankingBranch
 from losses.ranking_config import (
@@ -45,6 +46,9 @@ def apply_loss(
     taken off by a definition with a classification loss. The copy is plain text: classes in a lazy
     config become their dotted names.
 
+    A `learning_rate_scale` multiplies the optimiser's learning rate and the schedulers' absolute
+    bounds; it is noted in the copy, so that the next definition starts from the detector's own.
+
     Under a ranking loss a head becomes a ``RankingHead``, and its sampler one that leaves nothing
     out; the sampler that was there is kept as ``replaced_sampler`` beside it, and is put back with
     the next loss that ranks nothing.
@@ -61,7 +65,8 @@ def apply_loss(
         UnsupportedHeadError: the detector is of no supported family, or has no centerness and
             the definition sets ``iou_centerness``.
         DefinitionError: a loss does not fit the family's heads, or the definition has a box loss
-            and leaves a ranking loss there that is the loss of the boxes too.
+            and leaves a ranking loss there that is the loss of the boxes too, or it scales a
+            learning rate that the config does not name.
     """
     if isinstance(config, str | Path):
         config = Config.fromfile(str(config))
@@ -80,6 +85,7 @@ def apply_loss(
         train_cfg = train_cfg.get("rcnn")
     set_sampler(train_cfg, any(ranking))
     put_rpn_ranking(model, definition)
+    scale_learning_rate(plain, definition.learning_rate_scale)
     _import_first(plain)
     return Config(plain)
 
@@ -157,9 +163,25 @@ def _bbox_config(
     return {**config, "loss_weight": weight}, decoded
 
 
+def expression_loss_config(branch: ExpressionBranch, name: str, family: Family) -> dict[str, Any]:
+    """The config of the loss module that `apply_loss` gives the heads of a family for a branch.
+
+    Args:
+        branch: the loss.
+        name: ``cls`` or ``bbox``.
+        family: decides the default of the weight.
+
+    Raises:
+        DefinitionError: the loss does not fit the family's heads.
+    """
+    return _bbox_config(branch, family)[0] if name == "bbox" else _cls_config(branch, family)
+
+
 def _expression_config(branch: ExpressionBranch) -> dict[str, Any]:
     space = space_json(branch.expression.space)
     config: dict[str, Any] = {"expression": str(branch.expression)}
+    if branch.scale != 1.0:
+        config["scale"] = branch.scale
     return config if isinstance(space, str) else {**config, "space": space}
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from losses.errors import DefinitionError
-from losses.json_checks import check_fields, optional_number, optional_weight
+from losses.json_checks import check_fields, factor_number, optional_number, optional_weight
 from losses.ranking_branch import RankingBranch
 from primitives import SPACES, Expression, Kind, PrimitivesError, SearchSpace, parse
 
@@ -49,11 +49,14 @@ class ExpressionBranch:
         loss_weight: factor on the loss; None: the right default of the head.
         alpha: sigmoid form only: weight of elements with label 1, others get ``1 - alpha``;
             None: no weighting.
+        scale: factor on the loss beside ``loss_weight``, in [1e-3, 1e3]: what calibration found.
+            It is kept apart, so that the weight stays what a person wrote.
     """
 
     expression: Expression
     loss_weight: float | None = None
     alpha: float | None = None
+    scale: float = 1.0
 
     @property
     def role(self) -> str:
@@ -61,7 +64,7 @@ class ExpressionBranch:
         return space_role(self.expression.space)
 
     def to_json(self) -> dict[str, Any]:
-        """The branch as JSON."""
+        """The branch as JSON; ``scale`` is there only when it is not 1."""
         data: dict[str, Any] = {
             "type": "expression",
             "space": space_json(self.expression.space),
@@ -70,7 +73,7 @@ class ExpressionBranch:
         }
         if self.role == "binary_cls":
             data["alpha"] = self.alpha
-        return data
+        return data if self.scale == 1.0 else {**data, "scale": self.scale}
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def branch_from_json(data: Any, where: str) -> Branch | None:
 
 
 def _expression_branch(data: Mapping[str, Any], where: str) -> ExpressionBranch:
-    check_fields(data, where, {"type", "space", "expression"}, {"loss_weight", "alpha"})
+    check_fields(data, where, {"type", "space", "expression"}, {"loss_weight", "alpha", "scale"})
     given, text = data["space"], data["expression"]
     try:
         if isinstance(given, Mapping):
@@ -165,9 +168,9 @@ def _expression_branch(data: Mapping[str, Any], where: str) -> ExpressionBranch:
         alpha = optional_number(data.get("alpha", DEFAULT_ALPHA), f"{where}.alpha")
         if alpha is not None and not 0 <= alpha <= 1:
             raise DefinitionError(f"must be in [0, 1] or null, got {alpha}", f"{where}.alpha")
-    return ExpressionBranch(
-        expression, optional_weight(data.get("loss_weight"), f"{where}.loss_weight"), alpha
-    )
+    weight = optional_weight(data.get("loss_weight"), f"{where}.loss_weight")
+    scale = factor_number(data.get("scale", 1.0), f"{where}.scale")
+    return ExpressionBranch(expression, weight, alpha, scale)
 
 
 def _stock_branch(data: Mapping[str, Any], where: str) -> StockBranch:

@@ -7,11 +7,12 @@ from typing import Any
 
 from losses.branches import Branch, ExpressionBranch, branch_from_json
 from losses.errors import DefinitionError
-from losses.json_checks import check_fields
+from losses.json_checks import check_fields, factor_number
 from losses.ranking_branch import RankingBranch
 from primitives import Expression, canonical
 
 BRANCHES = ("cls", "bbox")  # of the detector's own head; `LossDefinition.rpn` stands beside them
+_OPTIONAL = ("iou_centerness", "rpn", "learning_rate_scale")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class LossDefinition:
         iou_centerness: FCOS and ATSS: the centerness target is the IoU.
         rpn: two-stage detectors: a ranking loss of the region proposal network; None: it keeps its
             own losses.
+        learning_rate_scale: factor on the optimiser's learning rate, in [1e-3, 1e3].
 
     Raises:
         DefinitionError: the parts do not go together.
@@ -35,8 +37,13 @@ class LossDefinition:
     bbox: Branch | None = None
     iou_centerness: bool = False
     rpn: RankingBranch | None = None
+    learning_rate_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        factor_number(self.learning_rate_scale, "learning_rate_scale")
+        for place in BRANCHES:
+            if isinstance(branch := getattr(self, place), ExpressionBranch):
+                factor_number(branch.scale, f"{place}.scale")
         if isinstance(self.cls, ExpressionBranch) and self.cls.role == "box":
             raise DefinitionError("a box expression cannot be a classification loss", "cls.space")
         if isinstance(self.bbox, ExpressionBranch) and self.bbox.role != "box":
@@ -68,7 +75,7 @@ class LossDefinition:
         Raises:
             DefinitionError: a field is missing, unknown, of the wrong type, or no expression.
         """
-        check_fields(data, "", {"name"}, {"cls", "bbox", "iou_centerness", "rpn"})
+        check_fields(data, "", {"name"}, {*BRANCHES, *_OPTIONAL})
         name, iou_centerness = data["name"], data.get("iou_centerness", False)
         if not isinstance(name, str) or not name.strip():
             raise DefinitionError(f"must be a text that is not empty, got {name!r}", "name")
@@ -82,21 +89,28 @@ class LossDefinition:
             bbox=branch_from_json(data.get("bbox"), "bbox"),
             iou_centerness=iou_centerness,
             rpn=branch_from_json(data.get("rpn"), "rpn"),  # type: ignore[arg-type]
+            learning_rate_scale=factor_number(
+                data.get("learning_rate_scale", 1.0), "learning_rate_scale"
+            ),
         )
 
     def to_json(self) -> dict[str, Any]:
         """The definition as plain JSON; `from_json` gives it back.
 
-        ``rpn`` is there only when it is set, so that the identity of every other definition is
-        what it was before there was such a field.
+        ``rpn`` and ``learning_rate_scale`` are there only when they are set, so that the identity
+        of every other definition is what it was before there were such fields.
         """
-        data = {
+        data: dict[str, Any] = {
             "name": self.name,
             "cls": None if self.cls is None else self.cls.to_json(),
             "bbox": None if self.bbox is None else self.bbox.to_json(),
             "iou_centerness": self.iou_centerness,
         }
-        return data if self.rpn is None else {**data, "rpn": self.rpn.to_json()}
+        if self.rpn is not None:
+            data["rpn"] = self.rpn.to_json()
+        if self.learning_rate_scale != 1.0:
+            data["learning_rate_scale"] = self.learning_rate_scale
+        return data
 
     def branch(self, name: str) -> Branch | None:
         """The branch ``cls``, ``bbox`` or ``rpn``."""

@@ -42,6 +42,7 @@ class ExpressionLoss(nn.Module):
         expression: the parsed expression.
         loss_weight: factor on the reduced loss.
         reduction: ``none``, ``mean`` or ``sum``.
+        scale: factor beside ``loss_weight``: what calibration found.
     """
 
     space_name: str
@@ -52,6 +53,7 @@ class ExpressionLoss(nn.Module):
         loss_weight: float = 1.0,
         reduction: str = "mean",
         space: Space | None = None,
+        scale: float = 1.0,
     ) -> None:
         """
         Args:
@@ -59,6 +61,7 @@ class ExpressionLoss(nn.Module):
             loss_weight: factor on the reduced loss.
             reduction: ``none``, ``mean`` or ``sum``.
             space: search space to parse text in; default the built-in space of this loss.
+            scale: factor beside ``loss_weight``.
 
         Raises:
             primitives.PrimitivesError: the text is not an expression of the space.
@@ -70,15 +73,19 @@ class ExpressionLoss(nn.Module):
         self.expression = expression
         self.loss_weight = float(loss_weight)
         self.reduction = checked_reduction(reduction)
+        self.scale = float(scale)
         self._compute = to_torch(expression)
 
     def extra_repr(self) -> str:
-        return f"{self.expression}, loss_weight={self.loss_weight}, reduction={self.reduction!r}"
+        scale = "" if self.scale == 1.0 else f", scale={self.scale}"
+        weight = f"loss_weight={self.loss_weight}{scale}"
+        return f"{self.expression}, {weight}, reduction={self.reduction!r}"
 
     def _weighted(
         self, loss: Tensor, weight: Tensor | None, reduction: str, avg_factor: Any
     ) -> Tensor:
-        return self.loss_weight * weighted_reduction(loss, weight, reduction, avg_factor)
+        factor = self.loss_weight * self.scale
+        return factor * weighted_reduction(loss, weight, reduction, avg_factor)
 
 
 class ClassificationExpressionLoss(ExpressionLoss):
@@ -191,6 +198,7 @@ class SigmoidExpressionLoss(ClassificationExpressionLoss):
         loss_weight: float = 1.0,
         reduction: str = "mean",
         space: Space | None = None,
+        scale: float = 1.0,
     ) -> None:
         """
         Args:
@@ -201,12 +209,13 @@ class SigmoidExpressionLoss(ClassificationExpressionLoss):
             loss_weight: factor on the reduced loss.
             reduction: ``none``, ``mean`` or ``sum``.
             space: search space to parse text in; default ``binary_cls``.
+            scale: factor beside ``loss_weight``.
 
         Raises:
             primitives.PrimitivesError: the text is not an expression of the space.
             ValueError: ``use_sigmoid`` is False, alpha out of range, or unknown reduction.
         """
-        super().__init__(expression, loss_weight, reduction, space)
+        super().__init__(expression, loss_weight, reduction, space, scale)
         if not use_sigmoid:
             raise ValueError("SigmoidExpressionLoss needs use_sigmoid=True")
         if alpha is not None and not 0 <= alpha <= 1:

@@ -8,6 +8,10 @@ from losses.errors import DefinitionError
 
 _LARGEST = 2**31 - 1
 
+# of what multiplies a loss or a learning rate: far beyond them it is a slip, not a wish
+SMALLEST_FACTOR = 1e-3
+LARGEST_FACTOR = 1e3
+
 
 def check_fields(
     data: Mapping[str, Any], where: str, required: set[str], optional: set[str]
@@ -66,6 +70,20 @@ def positive_number(value: Any, where: str) -> float:
     number = optional_number(value, where)
     if number is None or number <= 0:
         raise DefinitionError(f"must be a number above 0, got {value!r:.80}", where)
+    return number
+
+
+def factor_number(value: Any, where: str) -> float:
+    """A factor from `SMALLEST_FACTOR` to `LARGEST_FACTOR`.
+
+    Raises:
+        DefinitionError: it is none.
+    """
+    number = positive_number(value, where)
+    if not SMALLEST_FACTOR <= number <= LARGEST_FACTOR:
+        raise DefinitionError(
+            f"must be from {SMALLEST_FACTOR:g} to {LARGEST_FACTOR:g}, got {number:g}", where
+        )
     return number
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -65,6 +65,11 @@ class Draws:
 def baseline_record(definition: LossDefinition) -> CandidateRecord:
     """Candidate 0: what all others are measured against; it starts at the proxy task."""
     return _record(0, "baseline", (), definition, stage="proxy", name=definition.name)
+
+
+def rival_record(index: int, definition: LossDefinition) -> CandidateRecord:
+    """A loss that the found ones have to beat; it is trained by the stage `confirm` alone."""
+    return _record(index, "rival", (), definition, stage="confirm", name=definition.name)
 
 
 def find_candidate(
@@ -143,8 +148,10 @@ def _draw(
             return None
 
 
-def observation(record: CandidateRecord, problem: Problem) -> Observation:
-    """What a searcher sees of a resolved candidate."""
+def observation(
+    record: CandidateRecord, problem: Problem, rungs: Mapping[int, float] | None = None
+) -> Observation:
+    """What a searcher sees of a resolved candidate; `rungs` as in `Observation`."""
     definition = LossDefinition.from_json(record.definition)
     return Observation(
         record.index,
@@ -152,6 +159,7 @@ def observation(record: CandidateRecord, problem: Problem) -> Observation:
         problem.expressions(definition),
         record.fitness,
         record.simulate_score,
+        dict(rungs or {}),
     )
 
 

@@ -1,4 +1,4 @@
-"""The search itself: ask, drop the known, verify, simulate, train, record, tell."""
+"""The search itself: ask, drop the known, verify, simulate, train, record, tell, confirm."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _search(
     """The loop. Returns the job's new state and why."""
     ledger = Ledger(store, job)
     deadline = _deadline(job)
-    nothing_new = ""
+    no_more = ""  # why no candidate is made after the last one
     next_look = 0.0
 
     def ending() -> tuple[JobState, str] | None:
@@ -100,8 +100,8 @@ def _search(
         """Hands out what is due, takes what has ended, decides. None of it steers a drawing."""
         nonlocal next_look
         free = executor.slots() + MARGIN - len(ledger.running)
-        for key in ledger.waiting(free):
-            executor.submit(key, ledger.start(key))
+        for key, spec in ledger.hand_out(free):
+            executor.submit(key, spec)
         for key, result in executor.wait(patience):
             ledger.finish(key, result)
         ledger.decide()
@@ -123,16 +123,22 @@ def _search(
             for seen in ledger.news():
                 job.searcher.tell(seen)
             draws = Draws(keep=trace)
-            try:
-                ledger.add(_make(job, ledger, draws, stopped), draws)
-            except NothingNew as error:
+            if no_more := ledger.spent():
                 ledger.end_at(ledger.next - 1)
-                nothing_new = str(error)
-            except Stopped:
-                continue
+            else:
+                try:
+                    ledger.add(_make(job, ledger, draws, stopped), draws)
+                except NothingNew as error:
+                    ledger.end_at(ledger.next - 1)
+                    no_more = str(error)
+                except Stopped:
+                    continue
+        elif ledger.searched:
+            ledger.add_rivals()
         turn(0.0 if asking else PATIENCE)
+    ledger.close()
     why = ledger.fruitless()
-    return "failed" if why else "done", "; ".join(filter(None, (why, nothing_new)))
+    return "failed" if why else "done", "; ".join(filter(None, (why, no_more)))
 
 
 def _make(job: Job, ledger: Ledger, draws: Draws, stopped: Callable[[], bool]) -> CandidateRecord:

@@ -29,6 +29,7 @@ from search_server.errors import JobError
 from search_server.loss_choice import detector_path
 from search_server.named_data import check_named_data
 from workers import DetectorError, Split, TrialSpec, WorkersError, build_config, load_detector
+from workers.config import put_bfloat16
 from workers.data import DataError, check_split, digits, load_coco, read_classes
 from workers.detector import one_line, parse_detector
 from workers.hooks import Diverged, FiniteGuard, ScoreKeeper
@@ -52,6 +53,7 @@ class Training:
         options: changes of the config as ``key=value``, after all others; see `change_config`.
         processes: how many train together, at least 1.
         cpu: whether they train on the CPU whatever else there is.
+        precision: of the layers, "float32" or "bfloat16"; see `workers.arithmetic`.
     """
 
     detector: str
@@ -63,6 +65,7 @@ class Training:
     options: tuple[str, ...] = ()
     processes: int = 1
     cpu: bool = False
+    precision: str = "float32"
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; `from_json` gives an equal training back."""
@@ -106,6 +109,8 @@ def full_config(training: Training) -> Config:
         JobError, LossesError, WorkersError, DataError: detector, loss or data cannot be used.
     """
     config = _config(training)
+    if training.precision == "bfloat16":
+        put_bfloat16(config)
     change_config(config, training.options)
     check_named_data(config)
     return config

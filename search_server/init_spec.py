@@ -18,6 +18,7 @@ from search_server.executors import local_slots
 from search_server.init_searches import Facts, Search, misfit, search_text
 from search_server.planning import Plan, plan, time_steps
 from search_server.spec import JobSpec, parse_spec
+from search_server.spec.detector_head import box_weight
 from workers import DetectorError, Split, load_detector
 from workers.data import check_split, load_coco, read_classes
 from workers.detector import parse_detector
@@ -161,7 +162,7 @@ def _text(
         family=family,
         batch=batch,
         steps=400 if splits is None else _proxy_steps(splits[0], batch),
-        box_weight=_box_weight(family, config),
+        box_weight=box_weight(config, family),
         embedded=splits is None,
     )
     name = _name(where) if search is Search.cse else f"{_name(where)}-{search}"
@@ -212,14 +213,3 @@ def _batch_size(config: Mapping[str, Any]) -> int:
 def _proxy_steps(train: Split, batch: int) -> int:
     """Four epochs, between 300 and 5,000 steps: enough to tell losses apart, not to converge."""
     return min(5000, max(300, 4 * len(load_coco(train.annotations)["images"]) // batch))
-
-
-def _box_weight(family: Family, config: Mapping[str, Any]) -> float:
-    """The weight that the detector gives a box loss on boxes now, else the family's default."""
-    from losses.families import box_heads, model_part
-
-    for head in box_heads(model_part(config)):
-        loss = head.get("loss_bbox") or {}
-        if "IoU" in str(loss.get("type")) and isinstance(loss.get("loss_weight"), int | float):
-            return float(loss["loss_weight"])
-    return family.decoded_box_weight

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,20 @@ from losses import (
     space_role,
 )
 from search_server.errors import SpecError
+from search_server.funnel.confirm import rivals_of
+from search_server.funnel.rungs import Halving
 from search_server.funnel.stages import Stages, TrialKey
 from search_server.leaderboard import trial_group
 from search_server.problem import baseline_of, problem_of
 from search_server.searchers import Problem, Searcher, make_searcher
 from search_server.spec import ClsSpec, DataSpec, JobSpec
 from search_server.spec.policy import PAP
+from search_server.stage_seeds import confirm_seeds
 from search_server.store import JobRecord, Store
 from workers import DetectorError, Split, TrialSpec, load_detector, lossforge_home
 from workers.data import DataError, check_split, digits, one_image_per_class, read_classes
 from workers.detector import parse_detector
+from workers.warm_start import WarmStart
 
 PACKAGED_DATA = "digits"
 
@@ -65,27 +69,45 @@ class Job:
         return one_image_per_class(self.splits["search_train"], folder, per_class, self.spec.seed)
 
     def trial(self, key: TrialKey, definition: Mapping[str, Any]) -> TrialSpec:
-        """The trial of a candidate's definition that a key names."""
+        """The trial of a candidate's definition that a key names.
+
+        Raises:
+            KeyError: the data set has no split of the stage's name.
+        """
         resources, funnel = self.spec.resources, self.spec.funnel
-        budget = funnel.simulate if key.stage == "simulate" else funnel.proxy
-        assert budget is not None
+        steps, batch_size = funnel.proxy.steps, funnel.proxy.batch_size
+        train, evaluate = self.splits["search_train"], self.splits["search_val"]
         if key.stage == "simulate":
+            assert funnel.simulate is not None
+            steps, batch_size = funnel.simulate.steps, funnel.simulate.batch_size
             train = evaluate = self.simulation  # an over-fit test: does the detector fit these?
-        else:
-            train, evaluate = self.splits["search_train"], self.splits["search_val"]
+        elif key.stage != "proxy":
+            evaluate = self.splits[key.stage]
+            if funnel.confirm is not None:  # what is published is trained as it was confirmed
+                steps = funnel.confirm.steps or steps
+                batch_size = funnel.confirm.batch_size or batch_size
         return TrialSpec(
             detector=self.detector,
             definition=definition,
             train=train,
             evaluate=evaluate,
             seed=key.seed,
-            steps=budget.steps,
-            batch_size=budget.batch_size,
+            steps=steps,
+            batch_size=batch_size,
             classes=self.classes,
             device=resources.device,
             threads=resources.threads,
+            precision=resources.precision,
             time_limit=self.spec.limits.trial_seconds,
+            warm_start=self._warm_start() if key.stage == "proxy" else None,
         )
+
+    def _warm_start(self) -> WarmStart | None:
+        """What the proxy trials start from, the same for all of them."""
+        warm = self.spec.funnel.proxy.warm_start
+        if warm is None:
+            return None
+        return WarmStart(self.baseline.to_json(), self.spec.seed, warm.steps, warm.parts)
 
 
 def create_job(store: Store, spec: JobSpec, source: object = "spec") -> str:
@@ -108,6 +130,9 @@ def prepare_job(spec: JobSpec, source: object = "spec") -> Job:
     detector = detector_text(spec, source)
     _check_data_is_named(spec, source)
     splits = splits_of(spec)
+    if spec.funnel.confirm is not None and "confirm" not in splits:
+        allowed = "the stage confirm measures on it; give the split, or leave funnel.confirm out"
+        raise SpecError(source, "data.confirm", None, allowed)
     classes = _checked_classes(spec, splits, source)
     job = _assembled("", spec, splits, detector, classes)
     if spec.funnel.simulate is not None:
@@ -119,11 +144,17 @@ def prepare_job(spec: JobSpec, source: object = "spec") -> Job:
         raise SpecError(source, "detector", spec.detector, str(error)) from error
     _check_spaces(spec, family, source)
     _check_parameters(job, config, family, source)
-    for index, definition in enumerate((job.baseline, *job.problem.named)):
+    confirm = spec.funnel.confirm
+    rivals = [] if confirm is None else rivals_of(confirm)
+    given = {
+        "baseline": job.baseline,
+        **{f"searcher.named.{n}": named for n, named in enumerate(job.problem.named)},
+        **{f"funnel.confirm.rivals.{n}": rival for n, rival in enumerate(rivals)},
+    }
+    for field, definition in given.items():
         try:
             apply_loss(config, definition)
         except LossesError as error:
-            field = f"searcher.named.{index - 1}" if index else "baseline"
             raise SpecError(source, field, definition.name, str(error)) from error
     return job
 
@@ -143,7 +174,8 @@ def open_job(store: Store, job_id: str) -> Job:
 def group_of(job: Job) -> str:
     """What the proxy trials of jobs must have in common to be compared; see `trial_group`."""
     seed = job.spec.funnel.proxy.seeds[0]
-    return trial_group(job.trial(TrialKey(0, "proxy", seed), job.baseline.to_json()))
+    trial = job.trial(TrialKey(0, "proxy", seed), job.baseline.to_json())
+    return trial_group(replace(trial, rungs=()))  # looking at a rung steers no training
 
 
 def detector_text(spec: JobSpec, source: object = "spec") -> str:
@@ -247,7 +279,7 @@ def _assembled(
     detector: str,
     classes: tuple[str, ...],
 ) -> Job:
-    simulate = spec.funnel.simulate
+    simulate, proxy = spec.funnel.simulate, spec.funnel.proxy
     problem = problem_of(spec)
     return Job(
         id=job_id,
@@ -261,7 +293,11 @@ def _assembled(
             population=spec.searcher.population,
             keep=None if simulate is None else simulate.keep,
             seed=spec.seed,
-            proxy_seeds=spec.funnel.proxy.seeds,
+            proxy_seeds=proxy.seeds,
+            halving=Halving(
+                proxy.rungs, proxy.reduction, proxy.hopeless, spec.window, proxy.seeds
+            ),
+            confirm_seeds=confirm_seeds(spec),
         ),
         baseline=baseline_of(spec),
     )

@@ -1,12 +1,14 @@
 """The leaderboard: the candidates of a job, or of all jobs by trial spec, best first.
 
-One query a page. A row's difference to the baseline is paired: the mean, over the seeds that both
-have, of candidate minus baseline, because one seed's luck is as large as what a loss can gain.
+Three queries a page: the front of AP and size, the trials of the stages that judge, and the rows.
+A difference to the baseline is paired: the mean, over the seeds that both have, of candidate minus
+baseline, because one seed's luck is as large as what a loss can gain. Confirmed candidates stand
+before all others, for what the others show is the luck, too, that they were picked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from statistics import fmean, stdev
@@ -14,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Row
 
-from search_server.leaderboard_query import Page, page_query
+from search_server.confirmation import RIVAL, Confirmation, confirmations, judged
+from search_server.leaderboard_query import Page, front_query, page_query
 from search_server.ranking_text import is_joint, ranking_text
 from search_server.rounds import Rounds
 
@@ -43,7 +46,8 @@ class LeaderboardRow:
     """One candidate on the leaderboard.
 
     Attributes:
-        rank: 1 for the best; None without a fitness, or failed.
+        rank: 1 for the best: the confirmed ones by their mean difference on `confirm`, then the
+            others by fitness; None without either, or failed.
         cls, bbox: the loss of each branch for people; None where the detector keeps its own.
         rpn: the ranking loss of the region proposal network; None where it keeps its own.
         joint: whether `cls` is the loss of the boxes too, so that there is none in `bbox`.
@@ -53,6 +57,10 @@ class LeaderboardRow:
         seeds: how many proxy trials the fitness comes from so far.
         difference: to the group's baseline; None for the baseline, and without a common seed.
         baseline: whether it is the row that the others are compared with.
+        judged: its trials of `confirm` and `test`; None where it has none.
+        front: whether no candidate of at most its size has a higher fitness: it is on the front of
+            AP and size.
+        reused: `JOB:candidate:stage:seed` of the trials whose results were taken over.
     """
 
     rank: int | None
@@ -75,6 +83,19 @@ class LeaderboardRow:
     rpn: str | None = None
     joint: bool = False
     round: int | None = None
+    judged: Confirmation | None = None
+    front: bool = False
+    reused: tuple[str, ...] = ()
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether fresh seeds on `confirm` have a say about it."""
+        return self.judged is not None and self.judged.confirmed
+
+    @property
+    def rival(self) -> bool:
+        """Whether it is a loss that the found ones have to beat, and was not searched."""
+        return self.origin == RIVAL
 
     @property
     def id(self) -> str:
@@ -102,11 +123,11 @@ class LeaderboardGroup:
 
 
 def trial_group(spec: TrialSpec) -> str:
-    """Identity of a trial spec without loss definition and seed: SHA-256, hex.
+    """Identity of a trial spec without loss definition, seed and rungs: SHA-256, hex.
 
     Two trials of one group differ in nothing but these, so their APs can be compared.
     """
-    return replace(spec, definition={}, seed=0).key
+    return replace(spec, definition={}, seed=0, rungs=(), pause_after=None).key
 
 
 def leaderboard(
@@ -116,19 +137,21 @@ def leaderboard(
     limit: int = 20,
     offset: int = 0,
     state: str | None = None,
+    pareto: bool = False,
 ) -> list[LeaderboardGroup]:
     """The candidates of one job (one group), or of all jobs, the group of the newest job first.
 
     Args:
         limit: rows per group, after `offset`.
         state: only candidates in this state.
+        pareto: only those on the front of AP and size.
 
     Raises:
         JobError: no such job.
     """
     if job_id is not None:
         store.job(job_id)
-    return _groups(store, Page(job_id, limit, offset, state))
+    return _groups(store, Page(job_id, limit, offset, state), pareto)
 
 
 def leaderboard_row(store: Store, job_id: str, index: int) -> LeaderboardRow:
@@ -141,10 +164,34 @@ def leaderboard_row(store: Store, job_id: str, index: int) -> LeaderboardRow:
     return _groups(store, Page(job_id, index=index))[0].rows[0]
 
 
-def _groups(store: Store, page: Page) -> list[LeaderboardGroup]:
+def _groups(store: Store, page: Page, pareto: bool = False) -> list[LeaderboardGroup]:
+    with store.reading() as session:
+        front = {(job, index) for job, index in session.execute(front_query(page.job_id))}
+    trials = judged(store, None if page.job_id is None else [page.job_id])
+    more = {job: confirmations(own) for job, own in trials.items()}
+    if pareto:
+        page = replace(page, only=tuple(sorted(front)))
     with store.reading() as session:
         found = session.execute(page_query(page)).all()
-    return [_group(key, list(rows)) for key, rows in groupby(found, key=lambda row: row.group)]
+    groups = [_group(key, list(rows)) for key, rows in groupby(found, key=lambda row: row.group)]
+    return [_completed(group, more, front) for group in groups]
+
+
+def _completed(
+    group: LeaderboardGroup,
+    more: Mapping[str, Mapping[int, Confirmation]],
+    front: Collection[tuple[str, int]],
+) -> LeaderboardGroup:
+    """The group with what the other two queries know of its rows."""
+
+    def complete(row: LeaderboardRow) -> LeaderboardRow:
+        own = more.get(row.job, {}).get(row.index)
+        reused = (*row.reused, *(() if own is None else own.reused))
+        on_front = (row.job, row.index) in front
+        return replace(row, judged=own, front=on_front, reused=reused)
+
+    baseline = None if group.baseline is None else complete(group.baseline)
+    return replace(group, rows=tuple(map(complete, group.rows)), baseline=baseline)
 
 
 def _group(key: str, found: list[Row[*tuple[Any, ...]]]) -> LeaderboardGroup:
@@ -166,7 +213,8 @@ def _row(lines: Sequence[Row[*tuple[Any, ...]]]) -> LeaderboardRow:
     first = lines[0]._mapping
     values = [line.value for line in lines if line.value is not None]
     rounds = Rounds.of(first["searcher"])
-    ranked = first["fitness"] is not None and first["state"] != "failed" and first["on_page"]
+    known = first["fitness"] is not None or first["gain"] is not None
+    ranked = known and first["state"] != "failed" and first["on_page"]
     return LeaderboardRow(
         rank=first["place"] if ranked else None,
         job=first["job_id"],
@@ -188,6 +236,7 @@ def _row(lines: Sequence[Row[*tuple[Any, ...]]]) -> LeaderboardRow:
         rpn=ranking_text(first["rpn"]) if isinstance(first["rpn"], Mapping) else None,
         joint=is_joint(first["cls"]),
         round=None if rounds is None else rounds.round(first["index"]),
+        reused=tuple(line.reused_from for line in lines if line.reused_from is not None),
     )
 
 

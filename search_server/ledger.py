@@ -6,10 +6,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from search_server.candidates import Draws, observation
-from search_server.funnel.stages import Change, Outcome, TrialKey
+from losses import LossDefinition
+from search_server.candidates import Draws, observation, rival_record
+from search_server.checkpoints import Checkpoints
+from search_server.funnel.confirm import confirmed, paired_trials, rivals_of
+from search_server.funnel.outcomes import Heard, Outcome, TrialKey
+from search_server.funnel.stages import Change
 from search_server.jobs import Job
 from search_server.searchers import Observation
+from search_server.step_budget import StepBudget
 from search_server.store import CandidateRecord, Store
 from workers import TrialResult, TrialSpec
 
@@ -21,10 +26,13 @@ class Ledger:
     process goes on exactly where that process was.
 
     Attributes:
-        candidates: by index, without a gap.
+        candidates: by index, without a gap; rivals come after the last one that was searched.
         outcomes: of the trials that have ended.
+        rungs: AP by training step, of the trials that passed a rung.
         running: the trials that were handed to the executor by this process.
-        last: index of the job's last candidate.
+        last: index of the last candidate that the searcher proposes.
+        seconds: by stage, what each trial took so far.
+        budget: the training steps that were spent.
     """
 
     def __init__(self, store: Store, job: Job) -> None:
@@ -32,18 +40,29 @@ class Ledger:
         self._job = job
         self.last = job.spec.candidates
         self.candidates = {each.index: each for each in store.candidates(job.id)}
+        rivals = [each.index for each in self.candidates.values() if each.origin == "rival"]
+        if rivals:  # a search that ended early, and was interrupted while it confirmed
+            self.last = min(rivals) - 1
         self.outcomes: dict[TrialKey, Outcome] = {}
-        self.seconds: dict[str, list[float]] = {"simulate": [], "proxy": []}
+        self.rungs: dict[TrialKey, dict[int, float]] = {}
+        self.seconds: dict[str, dict[TrialKey, float]] = {}
         self.running: dict[TrialKey, TrialSpec] = {}
         self.counts = store.counts(job.id)
         self.known = {each.key for each in self.candidates.values()}
-        for trial in store.trials(job.id, curves=False):
-            if trial.state != "running":
-                key = TrialKey(trial.candidate, trial.stage, trial.seed)
-                self.outcomes[key] = Outcome(trial.state, trial.fitness, trial.reason)
-                self.seconds[trial.stage].append(trial.seconds.get("total", 0.0))
+        self.budget = StepBudget(job.spec)
+        self._checkpoints = Checkpoints(job.id)
         self._open = {i for i, each in self.candidates.items() if each.state == "open"}
+        self._heard = Heard(self.outcomes, self.rungs, self._open)
         self._told = 0
+        for trial in store.trials(job.id, curves=self.budget.limit is not None):
+            key = TrialKey(trial.candidate, trial.stage, trial.seed)
+            if trial.rungs:  # of a trial that was left running too: it was paused there
+                self.rungs[key] = dict(trial.rungs)
+            if trial.state not in ("running", "paused"):
+                self.outcomes[key] = Outcome(trial.state, trial.fitness, trial.reason)
+            if trial.state != "running":
+                self.budget.note(key, trial.state, trial.rungs, trial.curves)
+            self._note_seconds(key, trial.seconds.get("total"))
 
     @property
     def next(self) -> int:
@@ -51,9 +70,29 @@ class Ledger:
         return len(self.candidates)
 
     @property
+    def searched(self) -> bool:
+        """Whether every candidate is made and resolved; rivals are none."""
+        return self.next > self.last and all(index > self.last for index in self._open)
+
+    @property
     def finished(self) -> bool:
-        """Whether every candidate is made and resolved."""
-        return self.next > self.last and not self._open
+        """Whether nothing is left to be trained."""
+        if not self.searched or self._open or len(self._missing_rivals()) > 0:
+            return False
+        return all(key in self.outcomes for key in self._confirming())
+
+    @property
+    def confirmed(self) -> tuple[int, ...]:
+        """Who is trained in the stage `confirm`; nobody while the search goes on."""
+        if not self.searched:
+            return ()
+        return confirmed(self.candidates, self._job.spec.funnel.confirm)
+
+    @property
+    def ended(self) -> int:
+        """How many trials are at their end, those of candidates stopped at a rung included."""
+        stopped = (key for key in self.rungs if key not in self.outcomes)
+        return len(self.outcomes) + sum(key.candidate not in self._open for key in stopped)
 
     def broken_baseline(self) -> str:
         """Why the search is hopeless: every trial of the baseline failed; else an empty text."""
@@ -67,7 +106,7 @@ class Ledger:
 
     def fruitless(self) -> str:
         """Why no candidate besides the baseline has a fitness; empty if one has."""
-        made = [each for each in self.candidates.values() if each.index > 0]
+        made = [each for each in self.candidates.values() if 0 < each.index <= self.last]
         if any(each.fitness is not None for each in made):
             return ""
         reasons = Counter(each.reason for each in made if each.reason).most_common(1)
@@ -78,10 +117,15 @@ class Ledger:
         newest = self._job.searcher.sees(self.next)
         return self.next <= self.last and all(index > newest for index in self._open)
 
+    def spent(self) -> str:
+        """Why there is no room for candidate `next` in the budget of steps; empty if there is."""
+        return self.budget.refuses(self.next, self._job.searcher.sees(self.next))
+
     def news(self) -> Iterator[Observation]:
         """The results that candidate `next` sees and the one before it did not, in order."""
         while self._told <= self._job.searcher.sees(self.next):
-            yield observation(self.candidates[self._told], self._job.problem)
+            rungs = self._job.stages.halving.means(self._told, self._heard)
+            yield observation(self.candidates[self._told], self._job.problem, rungs)
             self._told += 1
 
     def add(self, candidate: CandidateRecord, draws: Draws) -> None:
@@ -97,29 +141,34 @@ class Ledger:
         """No candidate is made after `last`."""
         self.last = last
 
-    def waiting(self, limit: int) -> list[TrialKey]:
-        """At most `limit` trials that are due and not handed out, the oldest candidate's first."""
-        due: list[TrialKey] = []
-        for index in sorted(self._open):
-            if len(due) >= limit:
-                break
-            keys = self._job.stages.trials(self.candidates[index])
-            due += [key for key in keys if key not in self.outcomes and key not in self.running]
-        return due[: max(0, limit)]
+    def add_rivals(self) -> None:
+        """The rivals that have no row yet, once the search itself is over."""
+        for definition in self._missing_rivals():
+            self.add(rival_record(self.next, definition), Draws())
 
-    def start(self, key: TrialKey) -> TrialSpec:
-        """Write that a trial starts; returns its spec."""
-        spec = self._job.trial(key, self.candidates[key.candidate].definition)
-        self._store.start_trial(self._job.id, *key, spec.key)
-        self.running[key] = spec
-        return spec
+    def hand_out(self, limit: int) -> Iterator[tuple[TrialKey, TrialSpec]]:
+        """At most `limit` trials that are due, the oldest candidate's first, as they start."""
+        for key in list(self._due()):
+            if limit <= 0:
+                return
+            spec = self._spec(key)
+            self._store.start_trial(self._job.id, *key, spec.key)
+            self.running[key] = spec
+            limit -= 1
+            yield key, spec
 
     def finish(self, key: TrialKey, result: TrialResult) -> None:
-        """Write how a trial ended."""
+        """Write how a trial ended, or that it is paused at a rung."""
         self._store.finish_trial(self._job.id, *key, result)
-        self.outcomes[key] = Outcome(result.status, result.fitness, result.reason)
-        self.seconds[key.stage].append(result.seconds.get("total", 0.0))
-        self.running.pop(key, None)
+        spec = self.running.pop(key)
+        if result.rungs:
+            self.rungs[key] = {**self.rungs.get(key, {}), **result.rungs}
+        if result.status != "paused":
+            self.outcomes[key] = Outcome(result.status, result.fitness, result.reason)
+            if spec.checkpoint is not None:
+                self._checkpoints.drop(spec)
+        self.budget.note(key, result.status, self.rungs.get(key, {}), result.curves)
+        self._note_seconds(key, result.seconds.get("total"))
 
     def decide(self) -> None:
         """Take every decision that the results allow, in the order of the candidates."""
@@ -127,10 +176,15 @@ class Ledger:
         while changed:
             changed = False
             for index in sorted(self._open):
-                change = self._job.stages.decide(self.candidates[index], self.outcomes, self.last)
+                candidate = self.candidates[index]
+                change = self._job.stages.decide(candidate, self._heard, self.last)
                 if change is not None:
                     self._apply(change)
                     changed = True
+
+    def close(self) -> None:
+        """The job is at its end: no trial of it will go on."""
+        self._checkpoints.clear()
 
     def _apply(self, change: Change) -> None:
         self._store.update_candidate(self._job.id, change.index, **change.fields)
@@ -138,3 +192,41 @@ class Ledger:
         self.candidates[change.index] = candidate
         if candidate.state != "open":
             self._open.remove(change.index)
+            for key in self._job.stages.trials(candidate):
+                if key in self.rungs and key not in self.outcomes:
+                    self._checkpoints.drop(self._job.trial(key, candidate.definition))
+
+    def _due(self) -> Iterator[TrialKey]:
+        """The trials that can be handed out now."""
+        stages = self._job.stages
+        for index in sorted(self._open):
+            if index <= self.last:  # the others are rivals, which are trained along with the rest
+                for key in stages.due(self.candidates[index], self._heard):
+                    if key not in self.running:
+                        yield key
+        for key in self._confirming():
+            if key not in self.outcomes and key not in self.running:
+                yield key
+
+    def _confirming(self) -> Iterator[TrialKey]:
+        return paired_trials(self.confirmed, "confirm", self._job.stages.confirm_seeds)
+
+    def _missing_rivals(self) -> list[LossDefinition]:
+        confirm = self._job.spec.funnel.confirm
+        if confirm is None or not self.confirmed:
+            return []
+        return [each for each in rivals_of(confirm) if each.key not in self.known]
+
+    def _spec(self, key: TrialKey) -> TrialSpec:
+        """The trial that a key names, up to where it has to wait."""
+        spec = self._job.trial(key, self.candidates[key.candidate].definition)
+        pause = self._job.stages.pause(key, self._heard)
+        if pause is None and key not in self.rungs:
+            return spec
+        return replace(spec, pause_after=pause, checkpoint=str(self._checkpoints.folder))
+
+    def _note_seconds(self, key: TrialKey, seconds: float | None) -> None:
+        """Adds what a part of a trial took; nothing of a result that was not trained here."""
+        if seconds is not None:
+            stage = self.seconds.setdefault(key.stage, {})
+            stage[key] = stage.get(key, 0.0) + seconds

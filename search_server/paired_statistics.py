@@ -1,8 +1,8 @@
-"""Statistics of trials paired by seed: mean difference, its t interval, wins."""
+"""Statistics of trials paired by seed: mean difference, its t interval and p value, wins."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -21,6 +21,8 @@ class Paired:
         low, high: ends of the two-sided 95% interval of the mean by Student's t with
             ``count - 1`` degrees of freedom; None with one seed. Differences that are all equal
             give an interval of no width.
+        p: two-sided p value of a mean difference of 0 (paired t test), in [0, 1]; None with one
+            seed. Differences that are all equal: 0, or 1 where they are 0.
         wins: seeds in which the loss was better; an equal AP is no win.
         ties: seeds with an equal AP.
         count: common seeds, at least 1.
@@ -33,6 +35,7 @@ class Paired:
     wins: int
     ties: int
     count: int
+    p: float | None = None
 
 
 def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Paired | None:
@@ -40,9 +43,11 @@ def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Paired
     spread = paired_difference(values, baseline)
     if not spread.count:
         return None
-    half = None
+    half = p = None
     if spread.deviation is not None:
-        half = t_quantile(spread.count - 1) * spread.deviation / sqrt(spread.count)
+        error = spread.deviation / sqrt(spread.count)
+        half = t_quantile(spread.count - 1) * error
+        p = _p_value(spread.mean, error, spread.count - 1)
     return Paired(
         mean=spread.mean,
         deviation=spread.deviation,
@@ -51,7 +56,32 @@ def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Paired
         wins=sum(values[seed] > baseline[seed] for seed in spread.seeds),
         ties=sum(values[seed] == baseline[seed] for seed in spread.seeds),
         count=spread.count,
+        p=p,
     )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values corrected for their number, in the order given, each in [0, 1].
+
+    Holm's step-down correction: the chance that any of the hypotheses is rejected falsely stays
+    below the level, whatever their dependence (Holm 1979). Differences to one baseline depend on
+    each other.
+    """
+    count = len(p_values)
+    corrected = [0.0] * count
+    highest = 0.0
+    for rank, index in enumerate(sorted(range(count), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (count - rank) * p_values[index]))
+        corrected[index] = highest
+    return corrected
+
+
+def _p_value(mean: float, error: float, freedom: int) -> float:
+    from scipy.stats import t
+
+    if error == 0.0:
+        return 1.0 if mean == 0.0 else 0.0
+    return float(2 * t.sf(abs(mean) / error, freedom))
 
 
 def t_quantile(freedom: int, confidence: float = CONFIDENCE) -> float:

@@ -99,7 +99,7 @@ def snapshot(job: Job, ledger: Ledger, slots: int, lacks: str = "") -> Progress:
         running=tuple(
             f"candidate {key.candidate} {key.stage} seed {key.seed}" for key in ledger.running
         ),
-        done=len(ledger.outcomes),
+        done=ledger.ended,
         trials=sum(expected.values()),
         seconds_left=_seconds_left(ledger, expected, slots),
         waiting_for=lacks if ledger.running else "",
@@ -130,7 +130,7 @@ def _round(job: Job, newest: int) -> str:
 
 def _seconds_left(ledger: Ledger, expected: Mapping[str, int], slots: int) -> float | None:
     """Trials that are left times the mean seconds of their stage, shared by the slots."""
-    means = {stage: fmean(seconds) for stage, seconds in ledger.seconds.items() if seconds}
+    means = {stage: fmean(took.values()) for stage, took in ledger.seconds.items() if took}
     if not means:
         return None
     total = 0.0

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import MethodType
+from typing import Any, cast
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import nn
+
+_MARK = "runs_in_bfloat16"
 
 
 @HOOKS.register_module()
@@ -30,11 +33,15 @@ class Bfloat16Layers(Hook):
     priority = "VERY_HIGH"
 
     def before_run(self, runner: Any) -> None:
-        """Wraps the layers of the runner's model; EMA copies and the like are left alone."""
+        """Wraps the layers of the runner's model, once; a copy made later (EMA) is wrapped too."""
         model = runner.model.module if hasattr(runner.model, "module") else runner.model
         model.to(memory_format=torch.channels_last)
         for part in _layers(model):
-            part.forward = _in_bfloat16(part.forward)
+            forward = cast(MethodType, part.forward)
+            if hasattr(forward, _MARK):
+                continue  # trained, and now tested
+            # bound, so that a copy of the module computes with the weights of the copy
+            part.forward = MethodType(_in_bfloat16(forward.__func__), part)
 
 
 def _layers(model: nn.Module) -> Iterator[nn.Module]:
@@ -54,19 +61,20 @@ def _layers(model: nn.Module) -> Iterator[nn.Module]:
 
 def _in_bfloat16(forward: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(forward)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        device = "cuda" if torch.cuda.is_available() and _on_gpu(args) else "cpu"
+    def wrapped(part: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        device = "cuda" if _on_gpu(args) else "cpu"
         with torch.autocast(device, torch.bfloat16):
-            found = forward(*args, **kwargs)
+            found = forward(part, *args, **kwargs)
         return _float32(found)
 
+    setattr(wrapped, _MARK, True)
     return wrapped
 
 
 def _on_gpu(values: Any) -> bool:
     if isinstance(values, torch.Tensor):
         return values.is_cuda
-    return isinstance(values, list | tuple) and any(_on_gpu(value) for value in values)
+    return isinstance(values, list | tuple) and any(map(_on_gpu, values))
 
 
 def _float32(value: Any) -> Any:

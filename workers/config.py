@@ -12,14 +12,18 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-import workers.metric  # noqa: F401  - registers the metric
+import workers.arithmetic  # this and the next register what a config names
+import workers.metric
 from workers.data.split import Split
 from workers.detector import parse_detector
 from workers.errors import DetectorError
 from workers.schedule import scale_schedule
 from workers.spec import TrialSpec
+from workers.warm_start import warm_start_path
 
 CUSTOM_IMPORTS = ("losses", "workers.metric")
+ARITHMETIC = "workers.arithmetic"  # custom import of a trial in bfloat16
+BFLOAT16 = workers.arithmetic.Bfloat16Layers.__name__
 _DATA_FIELDS = frozenset(
     ("ann_file", "data_root", "data_prefix", "metainfo", "indices", "filter_cfg", "test_mode")
     + ("lazy_init", "backend_args")
@@ -42,6 +46,8 @@ def build_config(spec: TrialSpec) -> Config:
     - ``num_classes`` of every box and mask head;
     - batch size, an endless sampler instead of one that ends with an epoch, one evaluation after
       the last step by `FullPrecisionCocoMetric`, seed;
+    - with a warm start the path of its weights (`workers.warm_start`), as ``load_from``;
+    - with precision "bfloat16" the custom hook `Bfloat16Layers`, before the user's own;
     - data-loading processes: none for device "cpu", else the user's own number. They draw the
       augmentations, so their number steers the result; that it follows from the spec alone makes
       the config the same on whatever machine it is built.
@@ -55,10 +61,14 @@ def build_config(spec: TrialSpec) -> Config:
     config = parse_detector(spec.detector)
     config = apply_loss(config, LossDefinition.from_json(spec.definition))
     _set_imports(config)
+    if spec.precision == "bfloat16":
+        put_bfloat16(config)
     _set_classes(config.model, len(spec.classes))
     _set_training(config, spec)
     _set_evaluation(config, spec)
     _set_bookkeeping(config)
+    if spec.warm_start is not None:
+        config.load_from = str(warm_start_path(spec))
     return config
 
 
@@ -71,6 +81,19 @@ def _set_imports(config: Config) -> None:
         "imports": [*CUSTOM_IMPORTS, *others],
         "allow_failed_imports": bool(own.get("allow_failed_imports", False)),
     }
+
+
+def put_bfloat16(config: Config) -> None:
+    """Has a config train its layers in bfloat16, by the hook of `workers.arithmetic`.
+
+    Args:
+        config: with ``custom_imports``, as `apply_loss` leaves it; changed in place.
+    """
+    imports = config.custom_imports["imports"]
+    if ARITHMETIC not in imports:
+        imports.append(ARITHMETIC)
+    own = [hook for hook in config.get("custom_hooks") or [] if _type_name(hook) != BFLOAT16]
+    config.custom_hooks = [{"type": BFLOAT16}, *own]
 
 
 def _set_classes(model: dict[str, Any], number: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from mmengine.hooks import Hook
 
+FITNESS = "coco/bbox_mAP"
 MAX_POINTS = 100
 
 
@@ -63,7 +64,7 @@ class FiniteGuard(Hook):
 
     Losses are looked at where the model returns them, before the backward pass; gradients as the
     optimiser takes them: clipped, and unscaled in mixed precision, whose scaler is right to meet
-    infinities and skips these steps itself; weights once, before the evaluation.
+    infinities and skips these steps itself; weights before every evaluation.
 
     Raises:
         Diverged: out of the training loop.
@@ -118,17 +119,20 @@ class FiniteGuard(Hook):
 
 
 class ScoreKeeper(Hook):
-    """Keeps what the evaluation found.
+    """Keeps what the evaluations found.
 
     Attributes:
-        scores: names, as ``coco/bbox_mAP``, to values; empty before the evaluation. Without what
-            the data has nothing for, such as objects of a size, where COCO says -1.
+        scores: of the last evaluation that was not at a rung: names, as ``coco/bbox_mAP``, to
+            values; empty before it. Without what the data has nothing for, such as objects of a
+            size, where COCO says -1.
+        rungs: AP by step, of the evaluations at rungs.
     """
 
     priority = "NORMAL"
 
     def __init__(self) -> None:
         self.scores: dict[str, float] = {}
+        self.rungs: dict[int, float] = {}
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Takes the metrics."""
@@ -137,6 +141,15 @@ class ScoreKeeper(Hook):
             for name, value in (metrics or {}).items()
             if not (name.startswith("coco/") and value < 0)
         }
+
+    def keep_rung(self, step: int) -> None:
+        """Files the evaluation that has just ended as the one of a rung.
+
+        Raises:
+            KeyError: it found no AP.
+        """
+        self.rungs[step] = self.scores[FITNESS]
+        self.scores = {}
 
 
 class PhaseClock(Hook):
@@ -149,27 +162,33 @@ class PhaseClock(Hook):
     priority = "LOWEST"
 
     def __init__(self, began: float) -> None:
-        self._marks = [began]
+        self._began = self._since = began
+        self._phase = "setup"
+        self._spent = {"setup": 0.0, "train": 0.0, "evaluate": 0.0, "": 0.0}
 
     def before_train(self, runner: Any) -> None:
         """The setup has ended."""
-        self._marks.append(time.monotonic())
+        self._enter("train")
 
     def before_val(self, runner: Any) -> None:
-        """The training has ended."""
-        self._marks.append(time.monotonic())
+        """The training has ended, or waits at a rung."""
+        self._enter("evaluate")
 
     def after_val(self, runner: Any) -> None:
-        """The evaluation has ended."""
-        self._marks.append(time.monotonic())
+        """An evaluation has ended."""
+        self._enter("train")
+
+    def after_train(self, runner: Any) -> None:
+        """What comes now belongs to no phase."""
+        self._enter("")
+
+    def _enter(self, phase: str) -> None:
+        now = time.monotonic()
+        self._spent[self._phase] += now - self._since
+        self._phase, self._since = phase, now
 
     def seconds(self) -> dict[str, float]:
         """ "setup", "train", "evaluate" and "total" up to now; phases not reached are 0."""
-        now = time.monotonic()
-        reached = (self._marks + [now])[:4]
-        ends = reached + [reached[-1]] * (4 - len(reached))
-        phases = {
-            name: ends[index + 1] - ends[index]
-            for index, name in enumerate(("setup", "train", "evaluate"))
-        }
-        return {**phases, "total": now - self._marks[0]}
+        self._enter(self._phase)
+        phases = {name: spent for name, spent in self._spent.items() if name}
+        return {**phases, "total": self._since - self._began}

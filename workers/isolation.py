@@ -6,7 +6,6 @@ import contextlib
 import gc
 import io
 import os
-import random
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -14,11 +13,12 @@ from typing import Any
 
 import cv2
 import mmengine.device.utils
-import numpy as np
 import torch
 import torch.multiprocessing
 from mmengine.config import ConfigDict
 from mmengine.utils import ManagerMixin
+
+from workers.generators import kept_generators
 
 _LOG_SIZE = 4000
 
@@ -60,7 +60,7 @@ def isolated(threads: int, device: str) -> Iterator[LogTail]:
     with contextlib.ExitStack() as stack:
         log = LogTail()
         stack.callback(_collect)
-        stack.enter_context(_generators())
+        stack.enter_context(kept_generators())
         stack.enter_context(_torch_settings(threads))
         stack.enter_context(_mmengine_globals())
         stack.enter_context(_mmengine_device(device))
@@ -68,20 +68,6 @@ def isolated(threads: int, device: str) -> Iterator[LogTail]:
         stack.enter_context(contextlib.redirect_stdout(log))
         stack.enter_context(contextlib.redirect_stderr(log))
         yield log
-
-
-@contextlib.contextmanager
-def _generators() -> Iterator[None]:
-    python, numpy, on_cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    on_gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(on_cpu)
-        if on_gpu is not None:
-            torch.cuda.set_rng_state_all(on_gpu)
 
 
 @contextlib.contextmanager

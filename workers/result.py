@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from typing import Any, Literal, get_args
 
-Status = Literal["done", "diverged", "timeout", "failed"]
+Status = Literal["done", "paused", "diverged", "timeout", "failed"]
 
 _DISTRIBUTIONS = (
     "lossforge",
@@ -30,15 +30,19 @@ class TrialResult:
     """The outcome of one trial; plain data without a NaN or an infinity in it.
 
     Attributes:
-        status: "done"; "diverged" (a loss, gradient or weight stopped being finite); "timeout";
-            "failed" (broken config, exception, process lost).
+        status: "done"; "paused" (at the rung that the spec names); "diverged" (a loss, gradient or
+            weight stopped being finite); "timeout"; "failed" (broken config, exception, process
+            lost).
         reason: one line that says why it is not "done"; empty when it is.
         fitness: COCO box AP in [0, 1], in full precision; None unless "done".
         metrics: ap50, ap75, ap_s, ap_m, ap_l in [0, 1]; what the data cannot give is left out.
         curves: "step" and the loss's parts, lists of one length, at most about 100 points, each
             the mean since the point before.
-        seconds: wall clock of "setup", "train", "evaluate" and "total"; "start" as well when a
-            process had to be started for this trial.
+        rungs: COCO box AP in [0, 1] by step, for every rung of the spec that was passed, whatever
+            came of the trial afterwards; strings are the steps in JSON.
+        seconds: wall clock of "setup", "train", "evaluate" (all evaluations) and "total"; "start"
+            as well when a process had to be started for this trial. Of a trial that was paused and
+            goes on: of this part alone.
         seed, steps: of the spec.
         versions: of the packages that decide the numbers, and the device.
         log: only for "failed": the last of what the trial printed and where it failed, for those
@@ -55,27 +59,32 @@ class TrialResult:
     seconds: dict[str, float] = field(default_factory=dict, hash=False)
     versions: dict[str, str] = field(default_factory=dict, hash=False)
     log: str = ""
+    rungs: dict[int, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.status not in get_args(Status):
             raise ValueError(f"status {self.status!r}; allowed: {', '.join(get_args(Status))}")
-        numbers = [self.fitness] if self.fitness is not None else []
-        numbers += [*self.metrics.values(), *self.seconds.values()]
+        precisions = [self.fitness] if self.fitness is not None else []
+        precisions += self.rungs.values()
+        numbers = [*precisions, *self.metrics.values(), *self.seconds.values()]
         numbers += [value for curve in self.curves.values() for value in curve]
         if not all(map(math.isfinite, numbers)):
             raise ValueError("a trial result holds finite numbers only")
-        if self.fitness is not None and not 0.0 <= self.fitness <= 1.0:
-            raise ValueError(f"fitness {self.fitness!r}; an AP lies in [0, 1]")
+        for precision in precisions:
+            if not 0.0 <= precision <= 1.0:
+                raise ValueError(f"fitness {precision!r}; an AP lies in [0, 1]")
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data; `from_json` gives an equal result back."""
-        return asdict(self)
+        return {**asdict(self), "rungs": {str(step): ap for step, ap in self.rungs.items()}}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrialResult:
         """The result that `to_json` wrote; fields of a later version are ignored."""
         known = {f.name for f in fields(cls)}
-        return cls(**{name: value for name, value in data.items() if name in known})
+        values = {name: value for name, value in data.items() if name in known}
+        rungs = {int(step): ap for step, ap in values.get("rungs", {}).items()}
+        return cls(**{**values, "rungs": rungs})
 
 
 @cache

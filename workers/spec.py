@@ -7,13 +7,24 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from workers.data.split import Split
 from workers.errors import TrialSpecError
+from workers.warm_start import WarmStart
 
 DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("float32", "bfloat16")
 MAX_SEED = 2**32 - 1  # NumPy's legacy generator, which data pipelines draw from, takes no more
+_LATER = (
+    "precision",
+    "rungs",
+    "pause_after",
+    "checkpoint",
+    "warm_start",
+)  # written only when they say something
+_STEERS_NOTHING = ("time_limit", "pause_after", "checkpoint")
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,18 @@ class TrialSpec:
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         threads: CPU threads of torch, at least 1.
         time_limit: seconds of wall clock for the whole trial, the start of its process and a
-            retry included; None: no limit. It may interrupt a trial and never steers one.
+            retry included; None: no limit. It may interrupt a trial and never steers one. A trial
+            that was paused has it anew when it goes on.
+        precision: "float32", or "bfloat16" for the layers (`Bfloat16Layers`).
+        rungs: steps, ascending, each from 1 to below `steps`, after which the AP on `evaluate` is
+            measured too. It does not steer the training.
+        pause_after: the one of `rungs` at which to stop for now; None: train to the end.
+        checkpoint: absolute path of the folder where a pause keeps the training's state and a
+            continuation finds it (see `workers.pausing`); None: nothing is kept. A cache, never a
+            source of truth: without a usable file a trial trains from the start, to the same
+            result.
+        warm_start: the training whose weights this one starts from; None: from scratch, or from
+            what the detector's config names.
 
     Raises:
         TrialSpecError: when a value is out of its range.
@@ -49,6 +71,11 @@ class TrialSpec:
     device: str = "auto"
     threads: int = 1
     time_limit: float | None = None
+    precision: str = "float32"
+    rungs: tuple[int, ...] = ()
+    pause_after: int | None = None
+    checkpoint: str | None = None
+    warm_start: WarmStart | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -72,25 +99,61 @@ class TrialSpec:
             isinstance(limit, int | float) and math.isfinite(limit) and limit > 0
         ):
             raise TrialSpecError("time_limit", limit, "seconds above 0, or none")
+        if self.precision not in PRECISIONS:
+            raise TrialSpecError("precision", self.precision, ", ".join(PRECISIONS))
+        self._check_pauses()
+
+    def _check_pauses(self) -> None:
+        rungs = self.rungs
+        listed = isinstance(rungs, list | tuple)
+        whole = listed and all(isinstance(r, int) and not isinstance(r, bool) for r in rungs)
+        if not whole or list(rungs) != sorted(r for r in set(rungs) if 0 < r < self.steps):
+            allowed = f"whole numbers from 1 to {self.steps - 1} (steps - 1), ascending"
+            raise TrialSpecError("rungs", rungs, allowed)
+        object.__setattr__(self, "rungs", tuple(rungs))
+        if self.pause_after is not None and self.pause_after not in self.rungs:
+            allowed = (
+                f"one of the rungs ({', '.join(map(str, rungs)) or 'there are none'}), or none"
+            )
+            raise TrialSpecError("pause_after", self.pause_after, allowed)
+        folder = self.checkpoint
+        if folder is not None and not (isinstance(folder, str) and Path(folder).is_absolute()):
+            raise TrialSpecError("checkpoint", folder, "absolute path of a folder, or none")
+
+    @property
+    def checkpoint_file(self) -> Path | None:
+        """Where the state of this trial is kept at a pause; None: nowhere."""
+        return None if self.checkpoint is None else Path(self.checkpoint) / f"{self.key}.pth"
 
     @property
     def key(self) -> str:
-        """SHA-256 (hex) of all that steers the result: not the time limit, not the loss's name."""
+        """SHA-256 (hex) of what steers the result: no limit, pause or folder, no loss's name."""
         content = self.to_json()
-        del content["time_limit"]
+        for name in _STEERS_NOTHING:
+            content.pop(name, None)
         content["definition"] = {k: v for k, v in self.definition.items() if k != "name"}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON data; `from_json` gives an equal spec back."""
-        return {
+        """Plain JSON data; `from_json` gives an equal spec back.
+
+        A field that is younger than the first specs is left out at its default, so that the keys
+        of those stay what they are.
+        """
+        content = {
             **{f.name: getattr(self, f.name) for f in fields(self)},
             "definition": dict(self.definition),
             "train": asdict(self.train),
             "evaluate": asdict(self.evaluate),
             "classes": list(self.classes),
+            "rungs": list(self.rungs),
+            "warm_start": None if self.warm_start is None else self.warm_start.to_json(),
         }
+        for name, default in _DEFAULTS.items():
+            if getattr(self, name) == default:
+                del content[name]
+        return content
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrialSpec:
@@ -109,7 +172,12 @@ class TrialSpec:
             if not isinstance(split, Mapping) or set(split) != {"annotations", "images"}:
                 raise TrialSpecError(name, split, "annotations and images")
             values[name] = Split(**split)
+        if values.get("warm_start") is not None:
+            values["warm_start"] = WarmStart.from_json(values["warm_start"])
         try:
             return cls(**values)
         except TypeError as error:
             raise TrialSpecError("*", sorted(data), f"all required fields ({error})") from error
+
+
+_DEFAULTS = {f.name: f.default for f in fields(TrialSpec) if f.name in _LATER}

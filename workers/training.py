@@ -21,15 +21,23 @@ from workers.data import Split, load_coco
 from workers.detector import one_line
 from workers.errors import WorkersError
 from workers.folders import WorkFolder
-from workers.hooks import CurveRecorder, Diverged, FiniteGuard, PhaseClock, ScoreKeeper
+from workers.hooks import (
+    FITNESS,
+    CurveRecorder,
+    Diverged,
+    FiniteGuard,
+    PhaseClock,
+    ScoreKeeper,
+)
 from workers.isolation import LogTail, isolated
 from workers.result import Status, TrialResult, package_versions
 from workers.spec import TrialSpec
+from workers.trial_loop import TrialLoop
+from workers.warm_start import provide_weights
 
 _COUNTER = itertools.count()
-_FITNESS = "coco/bbox_mAP"
 _METRICS = {
-    name: f"{_FITNESS}_{suffix}"
+    name: f"{FITNESS}_{suffix}"
     for name, suffix in (
         ("ap50", "50"),
         ("ap75", "75"),
@@ -41,11 +49,23 @@ _METRICS = {
 
 
 class TrialRunner(Runner):
-    """mmengine's Runner without its paper work.
+    """mmengine's Runner without its paper work, and with a loop that measures at rungs.
 
     Collecting the environment and formatting the config take a second or more per run, and nobody
     reads what they write; neither touches the training.
+
+    Attributes:
+        rungs, keeper: of `TrialLoop`.
     """
+
+    rungs: tuple[int, ...]
+    keeper: ScoreKeeper
+
+    def build_train_loop(self, loop: Any) -> TrialLoop:
+        """The loop that the config of a trial asks for (`build_config`), as a `TrialLoop`."""
+        settings = {name: value for name, value in loop.items() if name != "type"}
+        own = {"runner": self, "dataloader": self._train_dataloader}
+        return TrialLoop(rungs=self.rungs, keeper=self.keeper, **own, **settings)
 
     def _log_env(self, env_cfg: dict[str, Any]) -> None:
         pass
@@ -90,11 +110,14 @@ def _train(
     reason = ""
     try:
         _check(spec)
-        runner = TrialRunner.from_cfg(_private(build_config(spec), work_dir))
+        if spec.warm_start is not None:
+            provide_weights(spec)
+        runner = TrialRunner.from_cfg(private_config(build_config(spec), work_dir))
+        runner.rungs, runner.keeper = spec.rungs, keeper
         for hook in (FiniteGuard(), curves, keeper, clock):
             runner.register_hook(hook)
         runner.train()
-        if _FITNESS not in keeper.scores:
+        if FITNESS not in keeper.scores:
             raise _nothing_to_find(spec.evaluate)
     except Diverged as event:
         status, reason = "diverged", str(event)
@@ -105,7 +128,7 @@ def _train(
     return TrialResult(
         status=status,
         reason=reason,
-        fitness=scores.get(_FITNESS),
+        fitness=scores.get(FITNESS),
         metrics={name: scores[key] for name, key in _METRICS.items() if key in scores},
         curves=curves.curves,
         seconds=clock.seconds(),
@@ -113,6 +136,7 @@ def _train(
         steps=spec.steps,
         versions={**package_versions(), "device": _device_name(spec.device)},
         log=log.text if status == "failed" else "",
+        rungs=keeper.rungs,
     )
 
 
@@ -145,7 +169,7 @@ def _nothing_to_find(split: Split) -> WorkersError:
     return WorkersError(f"the split {split.annotations} has no boxes to find, so there is no AP")
 
 
-def _private(config: Config, work_dir: Path) -> Config:
+def private_config(config: Config, work_dir: Path) -> Config:
     """With a name and a folder of its own, and quiet; none of it reaches a number."""
     config.experiment_name = f"trial-{os.getpid()}-{next(_COUNTER)}"
     config.work_dir = str(work_dir)

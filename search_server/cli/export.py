@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from search_server.cli.options import JobArgument, JsonOption, StoreOption, job_id, open_store
+from search_server.cli.options import (
+    JobArgument,
+    JsonOption,
+    Precision,
+    StoreOption,
+    job_id,
+    open_store,
+)
 
 
 def export(
@@ -31,6 +38,9 @@ def export(
         ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+    precision: Annotated[
+        Precision, typer.Option(help="Arithmetic of the layers, whatever the search had.")
+    ] = Precision.float32,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -56,7 +66,12 @@ def export(
         with stdout_kept():
             from search_server.export import export as write
 
-            files = write(opened, of, output, chosen, standalone=standalone, force=force)
+            files = write(
+                opened, of, output, chosen,
+                standalone=standalone,
+                force=force,
+                precision=precision.value,
+            )  # fmt: skip
     if as_json:
         print_json({"job": of, "files": [file.absolute() for file in files]})
         return

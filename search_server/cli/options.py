@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,6 +25,13 @@ JobArgument = Annotated[
     str | None,
     typer.Argument(metavar="[JOB]", help="Id of the job; default: the newest.", show_default=False),
 ]
+
+
+class Precision(StrEnum):
+    """Arithmetic of a detector's layers; its losses are float32 either way."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
 
 
 def store_url(given: str | None) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from search_server.cli.options import JsonOption
+from search_server.cli.options import JsonOption, Precision
 
 
 def train(
@@ -75,6 +75,9 @@ def train(
         int | None,
         typer.Option(min=1, max=1024, help="The same with processes on the CPU, in place of GPUs."),
     ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="Arithmetic of the layers; the losses are float32 always.")
+    ] = Precision.float32,
     cfg_options: Annotated[
         list[str] | None,
         typer.Option(
@@ -123,6 +126,7 @@ def train(
             config, definition, data, steps, batch_size, seed, options,
             processes=number or 1,
             cpu=cpu_processes is not None,
+            precision=precision.value,
         )  # fmt: skip
         if number is None:
             done = train_fully(training, folder, note)

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from search_server.funnel.stages import TrialKey
 from search_server.jobs import Job, open_job
 from search_server.store import CandidateRecord, Store
 from workers import TrialSpec, WorkersError, build_config
-from workers.config import CUSTOM_IMPORTS
+from workers.config import ARITHMETIC, BFLOAT16, CUSTOM_IMPORTS
 from workers.data import DataError
 
 
@@ -33,17 +34,20 @@ def export(
     *,
     standalone: bool = False,
     force: bool = False,
+    precision: str = "float32",
 ) -> list[Path]:
     """Writes a candidate as an mmdet config that trains through plain mmengine.
 
     The config is the one that the candidate's own proxy trial trained, for its first seed, with
     absolute paths. Before it gets its name it is loaded and built in a clean process.
+    It trains in float32, in whatever precision the search did, unless `precision` says otherwise.
 
     Args:
         path: the config file, ``*.py``; a missing folder is made.
         candidate: see `choose`; None for the best.
         standalone: also write a loss module beside it, and need nothing of this project.
         force: replace existing files.
+        precision: "float32" or "bfloat16", of the detector's layers.
 
     Returns:
         The files written, the config first.
@@ -63,6 +67,7 @@ def export(
     row, definition = choose(job_id, store.candidates(job_id), candidate)
     spec = _trial(store, job, row, definition)
     facts = evidence(store.job(job_id), row, store.trials(job_id, curves=False), spec)
+    spec = replace(spec, precision=precision)
     config = exported_config(spec, module)
     texts = render(config, facts, spec, path, module)
     _publish(texts, targets, config, force=force)
@@ -84,7 +89,8 @@ def exported_config(spec: TrialSpec, module: str | None) -> dict[str, Any]:
         raise ExportError(f"the config of the trial cannot be built: {error}") from error
     imports = config.pop("custom_imports")
     if module is not None:
-        others = [name for name in imports["imports"] if name not in CUSTOM_IMPORTS]
+        bundled = (*CUSTOM_IMPORTS, ARITHMETIC)
+        others = [name for name in imports["imports"] if name not in bundled]
         imports = {**imports, "imports": [module, *others]}
     return {"custom_imports": imports, **config}
 
@@ -102,7 +108,9 @@ def render(
     if module is not None:
         notes = [f"The losses, heads and metric of {path.name}, exported by Lossforge."]
         notes += ["Apache License 2.0. One process can import one such module."]
-        texts.append(module_source([escaped(note) for note in notes], ranking=ranks(config)))
+        hooks = [hook.get("type") for hook in config.get("custom_hooks") or []]
+        parts = {"ranking": ranks(config), "bfloat16": BFLOAT16 in hooks}
+        texts.append(module_source([escaped(note) for note in notes], **parts))
     return texts
 
 

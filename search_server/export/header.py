@@ -27,7 +27,8 @@ class Evidence:
         fitness: AP by seed of its proxy trials that ended.
         baseline: AP by seed of the baseline's.
         versions: of the packages it was trained with.
-        same_key: whether the exported trial is, key by key, one that was recorded.
+        same_key: whether the trial is, key by key, one that was recorded.
+        precision: of the layers in that trial; the exported config may have another.
     """
 
     job: JobRecord
@@ -36,6 +37,7 @@ class Evidence:
     baseline: Mapping[int, float]
     versions: Mapping[str, str]
     same_key: bool
+    precision: str = "float32"
 
 
 def evidence(
@@ -44,7 +46,7 @@ def evidence(
     trials: list[TrialRecord],
     spec: TrialSpec,
 ) -> Evidence:
-    """Gathers it from the job's rows; ``spec`` is the trial that is exported."""
+    """Gathers it from the job's rows; ``spec`` is the trial as the job has it."""
     own = [t for t in trials if candidate is not None and t.candidate == candidate.index]
     done = [t for t in own if t.stage == "proxy" and t.state == "done"]
     return Evidence(
@@ -54,6 +56,7 @@ def evidence(
         baseline=by_seed(trials, 0),
         versions=done[0].versions if done else {},
         same_key=any(t.spec_key == spec.key for t in done),
+        precision=spec.precision,
     )
 
 
@@ -110,6 +113,9 @@ def _setting(facts: Evidence, spec: TrialSpec) -> list[str]:
         _line("training", f"{spec.steps} steps of batch {spec.batch_size}, seed {spec.seed}"),
         _line("versions", json.dumps(versions) if versions else "not recorded"),
     ]
+    if facts.precision != spec.precision:
+        searched, here = facts.precision, spec.precision
+        lines.append(_line("precision", f"the search trained in {searched}, this trains in {here}"))
     if facts.candidate is not None and not facts.same_key:
         lines.append(_line("note", "this version would train it differently than it was recorded"))
     return lines

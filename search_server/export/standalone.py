@@ -8,7 +8,7 @@ from pathlib import Path
 from losses.bundle import bundle_source
 from search_server.errors import ExportError
 
-_METRIC = "workers.metric"
+_METRIC, _ARITHMETIC = "workers.metric", "workers.arithmetic"
 
 
 def module_name(path: Path) -> str:
@@ -19,22 +19,24 @@ def module_name(path: Path) -> str:
     return f"{stem}_loss"
 
 
-def module_source(lines: list[str], *, ranking: bool = False) -> str:
+def module_source(lines: list[str], *, ranking: bool = False, bfloat16: bool = False) -> str:
     """Source of the loss module.
 
     Args:
         lines: of the comment at its top, already escaped, without line breaks.
         ranking: whether a head of the config has a ranking loss.
+        bfloat16: whether the config has the hook for layers in bfloat16.
     """
     bundled = bundle_source("\n".join(lines), ranking=ranking)
-    return f"{bundled.rstrip()}\n\n\n{_metric_source()}"
+    others = [_METRIC, _ARITHMETIC] if bfloat16 else [_METRIC]
+    return "\n\n\n".join([bundled.rstrip(), *map(_workers_source, others)]) + "\n"
 
 
-def _metric_source() -> str:
-    """The metric's module without its docstring and future import, which stand at a top only."""
-    spec = importlib.util.find_spec(_METRIC)
+def _workers_source(name: str) -> str:
+    """A module without its docstring and future import, which stand at a top only."""
+    spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
-        raise ExportError(f"{_METRIC} has no source to export")
+        raise ExportError(f"{name} has no source to export")
     text = Path(spec.origin).read_text(encoding="utf-8")
     tree = ast.parse(text)
     dropped: set[int] = set()
@@ -43,4 +45,4 @@ def _metric_source() -> str:
         if future or (index == 0 and ast.get_docstring(tree) is not None):
             dropped.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     kept = [line for number, line in enumerate(text.splitlines(), 1) if number not in dropped]
-    return f"# ---- {_METRIC}\n\n" + "\n".join(kept).strip("\n") + "\n"
+    return f"# ---- {name}\n\n" + "\n".join(kept).strip("\n")

@@ -4,42 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+from search_server.funnel.outcomes import Heard, Outcome, TrialKey
+from search_server.funnel.rungs import Halving
 from search_server.store import CandidateRecord
 from search_server.store.records import Stage
 
-
-class TrialKey(NamedTuple):
-    """Which trial of a job: candidate, stage, seed."""
-
-    candidate: int
-    stage: Stage
-    seed: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a trial ended, as far as decisions depend on it.
-
-    Attributes:
-        state: done, diverged, timeout or failed.
-        fitness: AP in [0, 1] of a trial that is done.
-    """
-
-    state: str
-    fitness: float | None = None
-    reason: str = ""
-
-    @property
-    def known(self) -> bool:
-        """Whether it says how good the loss is: a diverged training does, a lost one does not."""
-        return self.state in ("done", "diverged")
-
-    @property
-    def value(self) -> float:
-        """AP in [0, 1]; 0 for a training that diverged."""
-        return self.fitness if self.state == "done" and self.fitness is not None else 0.0
+__all__ = ["Change", "Outcome", "Stages", "TrialKey"]
 
 
 @dataclass(frozen=True)
@@ -62,12 +34,16 @@ class Stages:
         keep: how many of a cohort go on to the proxy task; None: there is no simulation.
         seed: of the simulation.
         proxy_seeds: one proxy trial each.
+        halving: who is stopped at the rungs of the proxy task.
+        confirm_seeds: one trial of the stage `confirm` each, of every loss that gets there.
     """
 
     population: int
     keep: int | None
     seed: int
     proxy_seeds: tuple[int, ...]
+    halving: Halving
+    confirm_seeds: tuple[int, ...] = ()
 
     @property
     def first(self) -> Stage:
@@ -78,26 +54,50 @@ class Stages:
         """The trials that a candidate's present stage consists of."""
         if candidate.stage == "simulate":
             yield TrialKey(candidate.index, "simulate", self.seed)
-        else:
-            for seed in self.proxy_seeds:
-                yield TrialKey(candidate.index, "proxy", seed)
+            return
+        rival = candidate.stage == "confirm"
+        for seed in self.confirm_seeds if rival else self.proxy_seeds:
+            yield TrialKey(candidate.index, candidate.stage, seed)
+
+    def due(self, candidate: CandidateRecord, heard: Heard) -> Iterator[TrialKey]:
+        """Those of `trials` that have not ended and wait for no decision."""
+        cleared = None
+        for key in self.trials(candidate):
+            if key in heard.outcomes:
+                continue
+            passed = heard.rungs.get(key)
+            if passed and key.stage == "proxy":
+                if cleared is None:
+                    cleared = self.halving.standing(key.candidate, heard).cleared
+                if self.halving.rungs.index(max(passed)) >= cleared:
+                    continue
+            yield key
+
+    def pause(self, key: TrialKey, heard: Heard) -> int | None:
+        """The rung at which a trial that is handed out now has to wait; None: at none."""
+        if key.stage != "proxy" or not self.halving.rungs:
+            return None
+        cleared = self.halving.standing(key.candidate, heard).cleared
+        return self.halving.pause(key.candidate, cleared, heard)
 
     def cohort(self, index: int, last: int) -> range:
         """The indices of the cohort of candidate `index`; `last` is the job's last candidate."""
         start = (index - 1) // self.population * self.population + 1
         return range(start, min(start + self.population - 1, last) + 1)
 
-    def decide(
-        self,
-        candidate: CandidateRecord,
-        outcomes: Mapping[TrialKey, Outcome],
-        last: int,
-    ) -> Change | None:
+    def decide(self, candidate: CandidateRecord, heard: Heard, last: int) -> Change | None:
         """What is now to be done with an open candidate; None while its trials, or those of its
         cohort, are still under way."""
+        outcomes = heard.outcomes
         ended = [outcomes[key] for key in self.trials(candidate) if key in outcomes]
         if len(ended) < len(list(self.trials(candidate))):
-            return None
+            if candidate.stage != "proxy":
+                return None
+            stop = self.halving.standing(candidate.index, heard).stop
+            fields = {"state": "dropped", "reason": stop}
+            return Change(candidate.index, fields) if stop else None
+        if candidate.stage == "confirm":
+            return _heard_out(candidate, ended)
         if candidate.stage == "proxy":
             return _judged(candidate, ended)
         if candidate.simulate_score is None:
@@ -142,3 +142,11 @@ def _judged(candidate: CandidateRecord, ended: list[Outcome]) -> Change:
         return Change(candidate.index, {"state": "failed", "reason": reason})
     fitness = sum(each.value for each in ended) / len(ended)
     return Change(candidate.index, {"state": "done", "fitness": fitness, "reason": reason})
+
+
+def _heard_out(candidate: CandidateRecord, ended: list[Outcome]) -> Change:
+    """A rival has no fitness: it is measured by the stage `confirm` alone."""
+    if any(each.known for each in ended):
+        return Change(candidate.index, {"state": "done"})
+    reason = "; ".join(dict.fromkeys(f"{each.state}: {each.reason}" for each in ended))
+    return Change(candidate.index, {"state": "failed", "reason": reason})

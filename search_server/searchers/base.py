@@ -11,6 +11,7 @@ from numpy.random import Generator
 
 from losses import ExpressionBranch, LossDefinition, space_role
 from primitives import Expression, PrimitivesError, SearchSpace, grow, parse
+from search_server.searchers.handmade import Handmade
 from search_server.searchers.parameters import Parameters
 from search_server.spec import Searcher as SearcherSpec
 
@@ -32,6 +33,12 @@ class Problem:
         window: W of `Searcher.sees`.
         seed: of the job.
         parameters: what a policy search searches; `spaces` is empty then.
+        handmade: what a tuning searches; `spaces` is empty then.
+        inherit: whether the offspring keep the weight and the alpha of their parent's branch,
+            instead of those above.
+        total: how many candidates the job makes, the baseline not counted; None: unknown.
+        pool: by searched branch, the only expressions there are: whatever is drawn is one of them.
+            So a searcher can be replayed on a table of losses that were trained before.
     """
 
     spaces: Mapping[str, SearchSpace]
@@ -43,6 +50,10 @@ class Problem:
     window: int = 16
     seed: int = 0
     parameters: Parameters | None = None
+    handmade: Handmade | None = None
+    inherit: bool = False
+    total: int | None = None
+    pool: Mapping[str, tuple[Expression, ...]] | None = None
 
     def expression(self, definition: LossDefinition, branch: str) -> Expression | None:
         """A definition's expression of a branch, in the branch's space; None if it has none."""
@@ -80,6 +91,8 @@ class Observation:
         expressions: its expressions in the searched branches and spaces.
         fitness: AP in [0, 1]; 0 where the training diverged; None where there was none.
         score: AP of the simulation, in [0, 1]; None where there was none.
+        rungs: by training step, the mean AP over the seeds at every rung that was reached. A
+            candidate that was stopped at a rung has no fitness.
     """
 
     index: int
@@ -87,6 +100,7 @@ class Observation:
     expressions: Mapping[str, Expression]
     fitness: float | None
     score: float | None
+    rungs: Mapping[int, float] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -94,7 +108,7 @@ class Proposal:
     """One way to make a candidate; it can be drawn from again and again.
 
     Attributes:
-        origin: named, random, mutation, crossover, policy or mean.
+        origin: named, random, mutation, crossover, refined, policy, mean or tuned.
         parents: indices of the candidates it is made from.
         start: the definition whose branches in `draws` are replaced.
         draws: by branch, gives a new expression at every call; empty where `start` is the

@@ -1,13 +1,11 @@
 """The job spec: what a search job is, as a person writes it in YAML and the store keeps it."""
 
 from search_server.spec.budgets import (
-    Depth,
+    Confirm,
     Funnel,
     Limits,
-    NamedPair,
     Proxy,
     Resources,
-    Searcher,
     Simulate,
     Verify,
 )
@@ -22,17 +20,22 @@ from search_server.spec.models import (
     SplitSpec,
 )
 from search_server.spec.policy import PapSpec, PolicySearcher
+from search_server.spec.trees import Depth, Mutation, NamedPair, Searcher
+from search_server.spec.tuning import HandmadeSpec, TuningSearcher
 
 __all__ = [
     "BRANCHES",
     "BranchSpec",
     "Branches",
     "ClsSpec",
+    "Confirm",
     "DataSpec",
     "Depth",
     "Funnel",
+    "HandmadeSpec",
     "JobSpec",
     "Limits",
+    "Mutation",
     "NamedPair",
     "PapSpec",
     "PolicySearcher",
@@ -41,6 +44,7 @@ __all__ = [
     "Searcher",
     "Simulate",
     "SplitSpec",
+    "TuningSearcher",
     "Verify",
     "load_spec",
     "parse_spec",

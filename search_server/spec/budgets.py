@@ -1,10 +1,19 @@
-"""The parts of a job spec that say how hard to search: searcher, funnel, resources, limits."""
+"""The parts of a job spec that say how hard to search: funnel, resources, limits."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from search_server.spec.given_losses import given_loss
 
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -26,88 +35,6 @@ class Part(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
     )
-
-
-class Depth(Part):
-    """Depth of the trees that random growth makes, in levels; a single input has one."""
-
-    min: int = Field(default=2, ge=1, le=16)
-    max: int = Field(default=6, ge=1, le=16)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Depth:
-        if self.min > self.max:
-            raise ValueError(f"min ({self.min}) must not be above max ({self.max})")
-        return self
-
-
-class Mutation(Part):
-    """How often a mutation is of each kind; the three are weights, their sum is free."""
-
-    subtree: Probability = 0.5
-    point: Probability = 0.3
-    hoist: Probability = 0.2
-
-    @model_validator(mode="after")
-    def _any(self) -> Mutation:
-        if self.subtree + self.point + self.hoist <= 0:
-            raise ValueError("at least one of subtree, point and hoist must be above 0")
-        return self
-
-
-class NamedPair(Part):
-    """A named loss put together from two of the catalogue, a branch from each."""
-
-    cls: str | None = None
-    bbox: str | None = None
-
-    def __str__(self) -> str:
-        return " + ".join(filter(None, (self.cls, self.bbox)))
-
-
-class Searcher(Part):
-    """Who proposes expressions, and how. The searcher of parameters is in `spec.policy`.
-
-    Attributes:
-        population: candidates in a generation; also the size of a cohort of the simulation. See
-            `window` for what a generation sees of the one before it.
-        parents: the best P visible candidates become parents.
-        named: losses of the catalogue that open the first generation, in this order: a name, or
-            a mapping of branches to names.
-        random, mutation, crossover: weights of the three ways to make a candidate after the
-            first generation.
-        mutate: weights of the kinds of mutation.
-        depth: depth of what random growth makes.
-    """
-
-    type: Literal["evolution", "random"] = "evolution"
-    population: int = Field(default=16, ge=1, le=100_000)
-    parents: int = Field(default=4, ge=1, le=100_000)
-    named: tuple[str | NamedPair, ...] = Field(default=(), max_length=1000)
-    random: Probability = 0.2
-    mutation: Probability = 0.5
-    crossover: Probability = 0.3
-    mutate: Mutation = Mutation()
-    depth: Depth = Depth()
-
-    @field_validator("type", mode="before")
-    @classmethod
-    def _known(cls, value: object) -> object:
-        if value not in ("evolution", "random"):
-            raise ValueError("it must be evolution, random or policy")
-        return value
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Searcher:
-        if self.random + self.mutation + self.crossover <= 0:
-            raise ValueError("at least one of random, mutation and crossover must be above 0")
-        if len(self.named) > self.population:
-            raise ValueError(
-                f"{len(self.named)} named losses do not fit into a population of {self.population}"
-            )
-        if len(set(self.named)) != len(self.named):
-            raise ValueError("named holds a name twice")
-        return self
 
 
 class Rejection(Part):
@@ -133,12 +60,13 @@ class Verify(Part):
     Attributes:
         max_draws: draws for one way to make a candidate, per branch.
         method: `convergence` is convergence property verification, `rejection` AutoLoss-Zero's
-            two filters; null: `rejection` for the spaces of AutoLoss-Zero, else `convergence`.
+            two filters, `none` lets every expression pass, as vanilla evolution does; null:
+            `rejection` for the spaces of AutoLoss-Zero, else `convergence`.
         rejection: settings of the second.
     """
 
     max_draws: int = Field(default=50_000, ge=1, le=10_000_000)
-    method: Literal["convergence", "rejection"] | None = None
+    method: Literal["convergence", "rejection", "none"] | None = None
     rejection: Rejection = Rejection()
 
 
@@ -158,26 +86,112 @@ class Simulate(Part):
     keep: int = Field(default=4, ge=1, le=100_000)
 
 
+class WarmStart(Part):
+    """Where the proxy trials start: at weights that the baseline left.
+
+    The baseline is trained once with the job's seed, and each proxy trial begins with those parts
+    of its weights; the rest is initialised by the trial's own seed. It keeps the luck of the
+    first steps out of the comparison. The stages that judge start from scratch.
+
+    Attributes:
+        steps: of the baseline's training.
+        parts: of the detector.
+    """
+
+    steps: int = Field(default=300, ge=1, le=100_000_000)
+    parts: tuple[Literal["backbone", "neck", "heads"], ...] = Field(
+        default=("backbone", "neck"), min_length=1
+    )
+
+    @model_validator(mode="after")
+    def _distinct(self) -> WarmStart:
+        if len(set(self.parts)) != len(self.parts):
+            raise ValueError("parts holds a part twice")
+        return self
+
+
 class Proxy(Part):
-    """The proxy task: train on `search_train`, evaluate on `search_val`, once per seed."""
+    """The proxy task: train on `search_train`, evaluate on `search_val`, once per seed.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: images a step.
+        rungs: steps, ascending and below `steps`, at which a candidate may be stopped: successive
+            halving. It goes on only if it is neither hopeless nor beaten by its predecessors, the
+            candidates that its searcher could see. The baseline is never stopped.
+        reduction: at a rung the best 1 / reduction of the predecessors have to be reached, once
+            there are at least `reduction` of them.
+        hopeless: a candidate whose AP at a rung is below this share of the baseline's is stopped;
+            0: none is.
+        warm_start: shared weights to start from; null: from scratch, or from what the detector's
+            config names.
+    """
 
     steps: int = Field(default=300, ge=1, le=100_000_000)
     batch_size: int = Field(default=8, ge=1, le=4096)
     seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1, max_length=100)
+    rungs: tuple[Annotated[int, Field(ge=1, le=100_000_000)], ...] = Field(
+        default=(), max_length=20
+    )
+    reduction: int = Field(default=3, ge=2, le=1000)
+    hopeless: float = Field(default=0.5, ge=0, le=1)
+    warm_start: WarmStart | None = None
 
     @model_validator(mode="after")
-    def _distinct(self) -> Proxy:
+    def _consistent(self) -> Proxy:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds holds a seed twice")
+        if list(self.rungs) != sorted(set(self.rungs)):
+            raise ValueError("rungs must rise, each step once")
+        if self.rungs and self.rungs[-1] >= self.steps:
+            raise ValueError(f"rungs must be below steps ({self.steps}), got {self.rungs[-1]}")
         return self
 
 
+class Confirm(Part):
+    """The last stage: the best candidates, the baseline and the rivals, trained anew.
+
+    All of them from the same seeds, which no earlier stage used, on `search_train`; the AP is that
+    on the split `confirm`.
+
+    Attributes:
+        steps: optimiser steps; null: those of the proxy task.
+        batch_size: images a step; null: that of the proxy task.
+        top: how many candidates, the best by fitness; a policy search's final mean comes in
+            addition.
+        seeds: how many seeds.
+        rivals: losses that the found ones have to beat beside the baseline: names of the
+            catalogue, loss definitions, or paths of such; trained just as they are given.
+    """
+
+    steps: int | None = Field(default=None, ge=1, le=100_000_000)
+    batch_size: int | None = Field(default=None, ge=1, le=4096)
+    top: int = Field(default=3, ge=1, le=1000)
+    seeds: int = Field(default=4, ge=1, le=100)
+    rivals: tuple[str | dict[str, Any], ...] = Field(default=(), max_length=100)
+
+    @field_validator("rivals", mode="before")
+    @classmethod
+    def _resolve(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, list | tuple):
+            raise ValueError("it must be a list of losses")
+        folder = (info.context or {}).get("folder")
+        rivals = [
+            given_loss(given, folder, f"rival-{number}") for number, given in enumerate(value, 1)
+        ]
+        if any(rival in rivals[:number] for number, rival in enumerate(rivals)):
+            raise ValueError("it holds a loss twice")
+        return rivals
+
+
 class Funnel(Part):
-    """The stages of the funnel; `simulate: null` sends every verified candidate to the proxy."""
+    """The stages of the funnel; `simulate: null` sends every verified candidate to the proxy, and
+    `confirm: null` leaves the found losses unconfirmed."""
 
     verify: Verify = Verify()
     simulate: Simulate | None = Simulate()
     proxy: Proxy = Proxy()
+    confirm: Confirm | None = None
 
 
 class Resources(Part):
@@ -188,6 +202,9 @@ class Resources(Part):
         memory_gb: memory that Ray reserves, GiB; null reserves none.
         device: where the trial trains.
         threads: CPU threads of torch. Part of what steers the result.
+        precision: arithmetic of the detector's layers; what comes after them, the loss first of
+            all, is float32 either way (`workers.arithmetic.Bfloat16Layers`). Part of what steers
+            the result: trials of two precisions are no rivals of each other.
     """
 
     cpus: float = Field(default=1.0, gt=0, le=1024)
@@ -195,12 +212,17 @@ class Resources(Part):
     memory_gb: float | None = Field(default=None, gt=0, le=4096)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=1, ge=1, le=256)
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 class Limits(Part):
-    """Wall-clock limits. Only `job_hours` never steers a search.
+    """Budgets of a job. `job_hours` never steers a search.
 
     Attributes:
+        steps: training steps of the proxy's batch size that all trials of the simulation and of
+            the proxy task together may take; a step of the simulation counts by its share of
+            images. No candidate is made that would not find room, whatever `candidates` says.
+            Counted from the results alone, so the same on any machine. null: no limit.
         trial_seconds: a trial that takes longer is killed; its candidate fails and cannot become a
             parent. So a limit that sound trials come near makes a search depend on the machine: it
             is meant for those that hang. null: no limit.
@@ -208,5 +230,6 @@ class Limits(Part):
             happened. null: no limit.
     """
 
+    steps: int | None = Field(default=None, ge=1, le=10**12)
     trial_seconds: float | None = Field(default=None, gt=0, le=10_000_000)
     job_hours: float | None = Field(default=None, gt=0, le=100_000)

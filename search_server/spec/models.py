@@ -18,11 +18,18 @@ from search_server.spec.budgets import (
     Part,
     Rejection,
     Resources,
-    Searcher,
     Seed,
     Verify,
 )
-from search_server.spec.policy import PAP, PapSpec, PolicySearcher, of_type
+from search_server.spec.policy import PAP, PapSpec, PolicySearcher, tag_by
+from search_server.spec.trees import Searcher
+from search_server.spec.tuning import (
+    HANDMADE,
+    TUNING,
+    HandmadeSpec,
+    TuningSearcher,
+    spelt_out_tuning,
+)
 from search_server.spec.whole_spaces import AUTOLOSS_ZERO, fits_whole_space, spelt_out
 
 BRANCHES = ("cls", "bbox")
@@ -70,7 +77,7 @@ class BranchSpec(Part):
             if value == PAP:
                 raise ValueError("pap is a loss of the boxes too: it is searched as cls, alone")
             if value not in SPACES:
-                names = ", ".join([*SPACES, PAP])
+                names = ", ".join([*SPACES, PAP, HANDMADE])
                 raise ValueError(f"it must be one of {names}, or a mapping that defines one")
             return value
         try:
@@ -99,14 +106,24 @@ class ClsSpec(BranchSpec):
 
 # In errors the tags are no part of a field's name, for their brackets: see `loading`.
 _EXPRESSION, _PAP = "[a space of expressions]", "[the space pap]"
+_HANDMADE = "[the space handmade]"
 _TREE, _POLICY = "[the searchers evolution and random]", "[the searcher policy]"
-ExpressionOrPap = Annotated[
-    Annotated[ClsSpec, Tag(_EXPRESSION)] | Annotated[PapSpec, Tag(_PAP)],
-    Discriminator(lambda given: of_type(given, "space", PAP, _PAP, _EXPRESSION)),
+_TUNING = "[the searcher tuning]"
+AnyCls = Annotated[
+    Annotated[ClsSpec, Tag(_EXPRESSION)]
+    | Annotated[PapSpec, Tag(_PAP)]
+    | Annotated[HandmadeSpec, Tag(_HANDMADE)],
+    Discriminator(tag_by("space", {PAP: _PAP, HANDMADE: _HANDMADE}, _EXPRESSION)),
+]
+AnyBox = Annotated[
+    Annotated[BranchSpec, Tag(_EXPRESSION)] | Annotated[HandmadeSpec, Tag(_HANDMADE)],
+    Discriminator(tag_by("space", {HANDMADE: _HANDMADE}, _EXPRESSION)),
 ]
 AnySearcher = Annotated[
-    Annotated[Searcher, Tag(_TREE)] | Annotated[PolicySearcher, Tag(_POLICY)],
-    Discriminator(lambda given: of_type(given, "type", "policy", _POLICY, _TREE)),
+    Annotated[Searcher, Tag(_TREE)]
+    | Annotated[PolicySearcher, Tag(_POLICY)]
+    | Annotated[TuningSearcher, Tag(_TUNING)],
+    Discriminator(tag_by("type", {"policy": _POLICY, TUNING: _TUNING}, _TREE)),
 ]
 
 
@@ -118,8 +135,8 @@ class Branches(Part):
         rpn: two-stage detectors, beside a `pap` as cls: the loss of the region proposal network.
     """
 
-    cls: ExpressionOrPap | None = None
-    bbox: BranchSpec | None = None
+    cls: AnyCls | None = None
+    bbox: AnyBox | None = None
     rpn: PapSpec | None = None
 
     @model_validator(mode="after")
@@ -148,7 +165,8 @@ class JobSpec(Part):
         mode: `joint` makes a candidate of new losses for every searched branch; `alternate` takes
             the branches in turn, one per generation, the others being those of the best parent.
         fixed: parts of the loss definition for branches that are not searched.
-        iou_centerness: FCOS and ATSS: the centerness target is the IoU; for every candidate.
+        iou_centerness: FCOS and ATSS: the centerness target is the IoU; for every candidate. A
+            tuning chooses it: there it is the baseline's alone.
         baseline: `default` (the detector's own losses), a catalogue name, or a loss definition;
             its `iou_centerness` is the job's.
         candidates: how many candidates are made, the baseline not counted. It follows from the
@@ -180,7 +198,8 @@ class JobSpec(Part):
     @model_validator(mode="before")
     @classmethod
     def _spelt_out(cls, data: Any, info: ValidationInfo) -> Any:
-        return spelt_out(data, (info.context or {}).get("folder"))
+        folder = (info.context or {}).get("folder")
+        return spelt_out_tuning(spelt_out(data, folder), folder)
 
     @field_validator("name")
     @classmethod
@@ -218,7 +237,7 @@ class JobSpec(Part):
                 raise Misfit(f"branches.{branch}.space", given.search_space.name, allowed)
         _check_rejection(self)
         for branch, fixed in self.fixed.items():
-            if branch in self.searched:
+            if branch in self.searched or branch in self.handmade:
                 raise Misfit(f"fixed.{branch}", fixed, f"branches.{branch} is searched already")
             check_definition(f"fixed.{branch}", {branch: fixed})
         if simulate is not None and self.window < population:
@@ -235,6 +254,8 @@ class JobSpec(Part):
                 f"it must be at most searcher.population ({population})",
             )
         for index, named in enumerate(self.searcher.named):
+            if isinstance(named, dict):
+                continue  # a definition that was read already
             names = [named] if isinstance(named, str) else [named.cls, named.bbox]
             for name in names:
                 if name is not None and name not in CATALOG:
@@ -256,10 +277,16 @@ class JobSpec(Part):
         pairs = (("cls", self.branches.cls), ("rpn", self.branches.rpn))
         return {branch: given for branch, given in pairs if isinstance(given, PapSpec)}
 
+    @property
+    def handmade(self) -> dict[str, HandmadeSpec]:
+        """The branches whose hand-made losses are tuned, by name, `cls` first."""
+        pairs = ((branch, getattr(self.branches, branch)) for branch in BRANCHES)
+        return {branch: given for branch, given in pairs if isinstance(given, HandmadeSpec)}
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, as the store keeps it; paths are absolute."""
-        # what a policy search does not verify with has to be the default, which may change
-        idle = {"funnel": {"verify"}} if self.parameterized else None
+        # what verifies nothing has to be the default, which may change
+        idle = {"funnel": {"verify"}} if self.parameterized or self.handmade else None
         return self.model_dump(mode="json", exclude=idle)
 
     @classmethod
@@ -273,17 +300,25 @@ def _following(given: Mapping[str, Any]) -> tuple[int, int]:
     searcher = given["searcher"]
     if isinstance(searcher, PolicySearcher):
         return searcher.candidates, searcher.samples
+    if isinstance(searcher, TuningSearcher):
+        return 64, 4 if given["funnel"].simulate is None else searcher.population
     return 32, 16
 
 
 def _check_kind(spec: JobSpec) -> None:
-    """A policy searches parameters, the others search expressions; what the other kind is told by
-    other fields would do nothing.
+    """A policy searches parameters, a tuning hand-made losses, the others search expressions; what
+    another kind is told by other fields would do nothing.
 
     Raises:
         Misfit: names the field.
     """
     searcher = spec.searcher
+    if isinstance(searcher, TuningSearcher):
+        _check_tuning(spec)
+        return
+    for branch in spec.handmade:
+        allowed = "handmade losses are tuned by the searcher `tuning`: set searcher.type"
+        raise Misfit(f"branches.{branch}.space", HANDMADE, allowed)
     if not isinstance(searcher, PolicySearcher):
         if spec.parameterized:
             allowed = "pap is searched by the searcher `policy`: set searcher.type"
@@ -304,6 +339,12 @@ def _check_kind(spec: JobSpec) -> None:
             "every sample of a round is trained, and its AP is the reward",
         ),
         "funnel.verify": (spec.funnel.verify, Verify(), "no expressions are drawn"),
+        "funnel.proxy.rungs": (
+            list(spec.funnel.proxy.rungs),
+            [],
+            "every sample of a round is trained to its end, and its AP is the reward",
+        ),
+        "limits.steps": (spec.limits.steps, None, f"its budget are the {follow}"),
         "candidates": (
             spec.candidates,
             searcher.candidates,
@@ -311,12 +352,36 @@ def _check_kind(spec: JobSpec) -> None:
         ),
         "window": (spec.window, searcher.samples, f"it follows from {follow}; leave it out"),
     }
+    _check_idle("policy", idle)
+
+
+def _check_tuning(spec: JobSpec) -> None:
+    """Raises: see `_check_kind`."""
+    others = [(b, s.search_space.name) for b, s in spec.searched.items()]
+    others += [(branch, PAP) for branch in spec.parameterized]
+    for branch, space in others:
+        allowed = "the searcher `tuning` tunes the losses of space handmade"
+        raise Misfit(f"branches.{branch}.space", space, allowed)
+    idle: dict[str, tuple[object, object, str]] = {
+        "search_space": (spec.search_space, None, "it is for expressions"),
+        "mode": (spec.mode, "joint", "there are no generations that could alternate"),
+        "funnel.verify": (spec.funnel.verify, Verify(), "no expressions are drawn"),
+    }
+    _check_idle(TUNING, idle)
+
+
+def _check_idle(searcher: str, idle: Mapping[str, tuple[object, object, str]]) -> None:
+    """Refuse fields that would do nothing: by field, what it is, what it must be, and why.
+
+    Raises:
+        Misfit: names the field.
+    """
     for field, (found, wanted, why) in idle.items():
         if found != wanted:
             shown = {"None": "null", "False": "false"}.get(str(wanted), str(wanted))
             if isinstance(wanted, Verify):
                 shown = "left out"
-            allowed = f"with the searcher `policy` it must be {shown}: {why}"
+            allowed = f"with the searcher `{searcher}` it must be {shown}: {why}"
             raise Misfit(field, _plain(found), allowed)
 
 

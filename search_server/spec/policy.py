@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from losses.ranking.functions import FUNCTIONS, MAX_CONTROL_POINTS
 from losses.ranking_branch import OVERLAPS
-from search_server.spec.budgets import NamedPair, Part
+from search_server.spec.budgets import Part
+from search_server.spec.trees import NamedLoss
 
 PAP = "pap"
 
@@ -53,7 +55,7 @@ class PolicySearcher(Part):
         return self.samples
 
     @property
-    def named(self) -> tuple[str | NamedPair, ...]:
+    def named(self) -> tuple[NamedLoss, ...]:
         """No catalogue loss opens a policy search."""
         return ()
 
@@ -100,7 +102,11 @@ class PapSpec(Part):
         return len(self.functions) * 2 * self.points + self.gradient_scale
 
 
-def of_type(given: Any, field: str, value: str, one: str, other: str) -> str:
-    """The tag `one` if what is given has this value in a field, else `other`; for unions."""
-    found = given.get(field) if isinstance(given, dict) else getattr(given, field, None)
-    return one if found == value else other
+def tag_by(field: str, tags: Mapping[str, str], other: str) -> Callable[[Any], str]:
+    """What tells the members of a union apart: the tag by the value of a field, else `other`."""
+
+    def tag(given: Any) -> str:
+        found = given.get(field) if isinstance(given, dict) else getattr(given, field, None)
+        return tags.get(found, other) if isinstance(found, str) else other
+
+    return tag

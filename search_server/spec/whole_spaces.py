@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from losses import LossesError, configs_dir, detector_family
 from primitives import SPACES
-from search_server.spec.budgets import Misfit
+from search_server.spec.detector_head import detector_of
 
 AUTOLOSS_ZERO = "autoloss_zero"
 _PACKAGED = re.compile(r"[a-z0-9_]+/[a-z0-9_]+")
@@ -35,7 +34,8 @@ def spelt_out(data: Any, folder: Path | None) -> Any:
         return data
     if not detector.endswith(".py") and not _PACKAGED.fullmatch(detector):
         return data
-    cls: dict[str, Any] = {"space": f"{AUTOLOSS_ZERO}_{_cls_space(detector, folder)}"}
+    _, family = detector_of(detector, folder, "search_space")
+    cls: dict[str, Any] = {"space": f"{AUTOLOSS_ZERO}_{family.cls_space}"}
     if cls["space"].endswith("binary_cls"):
         cls["alpha"] = None  # the expression is the whole loss
     return {**data, "branches": {"cls": cls, "bbox": {"space": f"{AUTOLOSS_ZERO}_box"}}}
@@ -44,17 +44,3 @@ def spelt_out(data: Any, folder: Path | None) -> Any:
 def fits_whole_space(search_space: str, space: str | Mapping[str, Any]) -> bool:
     """Whether a branch's space belongs to a `search_space`."""
     return isinstance(space, str) and space in SPACES and space.startswith(f"{search_space}_")
-
-
-def _cls_space(detector: str, folder: Path | None) -> str:
-    from workers import DetectorError, load_detector
-    from workers.detector import parse_detector
-
-    if detector.endswith(".py"):
-        path = Path(detector) if folder is None else folder / detector
-    else:
-        path = configs_dir() / "detectors" / f"{detector}.py"
-    try:
-        return detector_family(parse_detector(load_detector(path))).cls_space
-    except (DetectorError, LossesError, OSError, ValueError) as error:
-        raise Misfit("detector", detector, f"search_space has to know its head: {error}") from error

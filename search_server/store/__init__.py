@@ -11,6 +11,8 @@ from search_server.store.records import (
     CandidateRecord,
     DrawRecord,
     JobRecord,
+    NoiseFloor,
+    Start,
     TrialRecord,
 )
 from search_server.store.store import Store
@@ -27,6 +29,8 @@ __all__ = [
     "CandidateRecord",
     "DrawRecord",
     "JobRecord",
+    "NoiseFloor",
+    "Start",
     "Store",
     "TrialRecord",
     "default_url",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy import select
 
+from search_server.fingerprints import SCALES_AGREE, Fingerprint
 from search_server.store import convert, lookup, models
+from search_server.store.losses import loss_id
 from search_server.store.moves import CANDIDATE_MOVES, STAGE_MOVES, check_move
 from search_server.store.records import CandidateRecord, CandidateState, DrawRecord, Stage
 from search_server.store.sessions import Sessions, now
@@ -21,13 +24,20 @@ class Candidates(Sessions):
         candidate: CandidateRecord,
         counts: Mapping[tuple[str, str], int] | None = None,
         traced: Sequence[tuple[str, str, str]] = (),
-    ) -> None:
+        fingerprint: Fingerprint | None = None,
+        scales: float = SCALES_AGREE,
+    ) -> CandidateRecord:
         """Add the next candidate with the draws that led to it, in one transaction.
 
         Args:
             counts: (origin, outcome) -> draws, added to the job's counts; the outcome of a draw is
                 `accepted` or the reason of its rejection.
             traced: (origin, text, outcome) of draws to keep.
+            fingerprint: of the loss; None leaves the candidate's `loss_id` as it is given.
+            scales: largest relative difference of equal losses' scales.
+
+        Returns:
+            The record as it is in the store now, with its `loss_id`.
 
         Raises:
             StoreError: the index is not the next one, or the job has a candidate of this key.
@@ -35,6 +45,9 @@ class Candidates(Sessions):
         with self.changing() as session:
             lookup.job(session, job_id, lock=True)
             lookup.check_next(session, job_id, candidate)
+            if fingerprint is not None:
+                found = loss_id(session, fingerprint, scales)
+                candidate = replace(candidate, loss_id=found)
             row = convert.candidate_row(job_id, candidate)
             session.add(models.Candidate(**row, created_at=now()))
             for (origin, outcome), count in (counts or {}).items():
@@ -59,6 +72,20 @@ class Candidates(Sessions):
                         outcome=convert.plain(outcome),
                     )
                 )
+        return candidate
+
+    def identify(
+        self, job_id: str, index: int, fingerprint: Fingerprint, scales: float = SCALES_AGREE
+    ) -> int:
+        """Find out which loss of the store a candidate of an earlier version is; its `loss_id`.
+
+        Raises:
+            JobError: no such candidate.
+        """
+        with self.changing() as session:
+            row = lookup.candidate(session, job_id, index, lock=True)
+            row.loss_id = loss_id(session, fingerprint, scales)
+            return row.loss_id
 
     def update_candidate(
         self,
@@ -120,7 +147,7 @@ class Candidates(Sessions):
             return {(origin, outcome): count for origin, outcome, count in found}
 
     def draws(self, job_id: str) -> list[DrawRecord]:
-        """The traced draws, in the order in which they were drawn."""
+        """The draws that were kept, in the order in which they were drawn."""
         row = models.Draw
         with self.reading() as session:
             lookup.job(session, job_id)

@@ -17,6 +17,7 @@ from search_server.store.records import (
     DrawRecord,
     JobRecord,
     JobState,
+    NoiseFloor,
     Origin,
     Stage,
     TrialRecord,
@@ -97,6 +98,8 @@ def candidate_row(job_id: str, record: CandidateRecord) -> dict[str, Any]:
         "simulate_score": finite(record.simulate_score),
         "fitness": finite(record.fitness),
         "reason": plain(record.reason),
+        "calibration": None if record.calibration is None else dict(record.calibration),
+        "loss_id": record.loss_id,
     }
 
 
@@ -117,6 +120,8 @@ def candidate_record(row: models.Candidate) -> CandidateRecord:
         simulate_score=row.simulate_score,
         fitness=row.fitness,
         reason=row.reason,
+        calibration=row.calibration,
+        loss_id=row.loss_id,
     )
 
 
@@ -127,12 +132,23 @@ def result_columns(result: TrialResult) -> dict[str, Any]:
         "fitness": finite(result.fitness),
         "steps": result.steps,
         "curves": storable(result.curves),
+        "rungs": rung_columns(result.rungs),
         "versions": storable(result.versions),
         "log": plain(result.log) or None,
     }
     columns |= {name: finite(result.metrics.get(name)) for name in METRICS}
     columns |= {f"seconds_{phase}": finite(result.seconds.get(phase)) for phase in PHASES}
     return columns
+
+
+def rung_columns(rungs: Mapping[int, float]) -> dict[str, float] | None:
+    """AP by steps as JSON, whose names are texts; None for none."""
+    return {str(step): float(value) for step, value in sorted(rungs.items())} or None
+
+
+def rungs_of(row: models.Trial) -> dict[int, float]:
+    """AP by steps of a row."""
+    return {int(step): value for step, value in (row.rungs or {}).items()}
 
 
 def trial_record(row: models.Trial, curves: bool) -> TrialRecord:
@@ -155,6 +171,22 @@ def trial_record(row: models.Trial, curves: bool) -> TrialRecord:
         log=row.log or "",
         started_at=row.started_at,
         finished_at=row.finished_at,
+        rungs=rungs_of(row),
+        reused_from=row.reused_from,
+    )
+
+
+def noise_floor_record(row: models.NoiseFloor) -> NoiseFloor:
+    """A row of `noise_floors`."""
+    return NoiseFloor(
+        trial_group=row.trial_group,
+        seeds=row.seeds,
+        mean=row.mean,
+        sd_single=row.sd_single,
+        sd_paired=row.sd_paired,
+        freedom=row.freedom,
+        losses=row.losses,
+        created_at=row.created_at,
     )
 
 

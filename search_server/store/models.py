@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     ForeignKeyConstraint,
     Index,
+    LargeBinary,
     MetaData,
     String,
     Text,
@@ -64,6 +65,7 @@ class Base(DeclarativeBase):
         dict[str, Any]: JSON(),
         list[str]: JSON(),
         list[int]: JSON(),
+        list[dict[str, Any]]: JSON(),
     }
 
 
@@ -138,10 +140,33 @@ class Candidate(Base):
     fitness: Mapped[float | None]
     reason: Mapped[str]
     created_at: Mapped[datetime]
+    calibration: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    loss_id: Mapped[int | None] = mapped_column(ForeignKey("losses.id"))
+
+
+class Loss(Base):
+    """One row per loss that any job of the store has: candidates of one row are the same loss.
+
+    `form` is what of a loss is text, hashed, and `bucket` a number close to that of every equal
+    loss: what is looked up before `vector` and `scales` are compared. See `fingerprints`.
+    """
+
+    __tablename__ = "losses"
+    __table_args__ = (Index(None, "form", "bucket"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    form: Mapped[str] = mapped_column(String(64))
+    bucket: Mapped[int] = mapped_column(BigInteger)
+    vector: Mapped[bytes] = mapped_column(LargeBinary)
+    scales: Mapped[dict[str, Any]]
 
 
 class Trial(Base):
-    """One row per training run, written before it starts and again when it has ended."""
+    """One row per training run, written before it starts and again when it has ended.
+
+    `trained_key` names what is trained, up to what makes no difference: being unique, it lets no
+    two rows of the store train the same. A row that takes the result of another has none.
+    """
 
     __tablename__ = "trials"
     __table_args__ = (
@@ -149,7 +174,9 @@ class Trial(Base):
         one_of("stage", STAGES),
         one_of("state", TRIAL_STATES),
         fraction("fitness"),
+        UniqueConstraint("trained_key"),
         Index(None, "job_id", "state"),
+        Index(None, "stage", "job_id"),
     )
 
     job_id: Mapped[str] = mapped_column(primary_key=True)
@@ -176,6 +203,24 @@ class Trial(Base):
     seconds_total: Mapped[float | None]
     started_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
+    rungs: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    trained_key: Mapped[str | None] = mapped_column(String(64))
+    reused_from: Mapped[str | None]
+
+
+class NoiseFloor(Base):
+    """How much trials of a trial group vary between seeds, as measured last."""
+
+    __tablename__ = "noise_floors"
+
+    trial_group: Mapped[str] = mapped_column(String(64), primary_key=True)
+    seeds: Mapped[int]
+    mean: Mapped[float]
+    sd_single: Mapped[float]
+    sd_paired: Mapped[float | None]
+    freedom: Mapped[int]
+    losses: Mapped[list[dict[str, Any]]]
+    created_at: Mapped[datetime]
 
 
 class FunnelCount(Base):
@@ -190,7 +235,7 @@ class FunnelCount(Base):
 
 
 class Draw(Base):
-    """One draw kept by `--trace`; `position` counts the draws kept for one candidate."""
+    """One draw that was kept; `position` counts the draws kept for one candidate."""
 
     __tablename__ = "draws"
 

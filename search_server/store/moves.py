@@ -28,9 +28,10 @@ CANDIDATE_MOVES: Final[Moves] = {
     "failed": ("failed",),
 }
 
-# `running` again: the trial of a process that died is started anew.
+# `running` again: the trial of a process that died is started anew. A paused one is continued.
 TRIAL_MOVES: Final[Moves] = {
-    "running": ("running", "done", "diverged", "timeout", "failed"),
+    "running": ("running", "paused", "done", "diverged", "timeout", "failed"),
+    "paused": ("running",),
     "done": (),
     "diverged": (),
     "timeout": (),

@@ -32,6 +32,11 @@ def alive(owner: str | None) -> bool:
     return _started(int(pid)) == started
 
 
+def elsewhere(owner: str) -> bool:
+    """Whether the marked process is, or was, on another host: nothing can be known of it here."""
+    return owner.rsplit(" ", 2)[0] != socket.gethostname()
+
+
 def pid_of(owner: str) -> str:
     """The process id in a mark, for messages."""
     return owner.rsplit(" ", 2)[1]

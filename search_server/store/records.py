@@ -9,9 +9,20 @@ from typing import Any, Literal, get_args
 
 JobState = Literal["created", "running", "interrupted", "done", "failed", "cancelled"]
 CandidateState = Literal["open", "dropped", "done", "failed"]
-TrialState = Literal["running", "done", "diverged", "timeout", "failed"]
-Origin = Literal["baseline", "named", "random", "mutation", "crossover", "policy", "mean"]
-Stage = Literal["simulate", "proxy"]
+TrialState = Literal["running", "paused", "done", "diverged", "timeout", "failed"]
+Origin = Literal[
+    "baseline",
+    "named",
+    "random",
+    "mutation",
+    "crossover",
+    "policy",
+    "mean",
+    "rival",
+    "refined",
+    "tuned",
+]
+Stage = Literal["simulate", "proxy", "confirm", "test"]  # in their order: later ones cost more
 
 JOB_STATES: tuple[str, ...] = get_args(JobState)
 CANDIDATE_STATES: tuple[str, ...] = get_args(CandidateState)
@@ -64,6 +75,10 @@ class CandidateRecord:
         stage: the furthest stage it reached.
         simulate_score: AP of the simulation, in [0, 1].
         fitness: mean AP over the proxy seeds, in [0, 1].
+        calibration: branch -> factor that its loss was multiplied by, to have the baseline's
+            gradient norm; None: the job does not calibrate, or nothing of it was to be.
+        loss_id: row of the table `losses`: equal for candidates of any jobs that are the same loss
+            with the same scales; None: not known, as for candidates of earlier versions.
     """
 
     index: int
@@ -80,6 +95,8 @@ class CandidateRecord:
     simulate_score: float | None = None
     fitness: float | None = None
     reason: str = ""
+    calibration: Mapping[str, float] | None = None
+    loss_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +106,9 @@ class TrialRecord:
     Attributes:
         spec_key: `TrialSpec.key`, the identity of all that steered the result.
         fitness: COCO box AP in [0, 1].
+        rungs: steps -> AP in [0, 1] that it had then.
+        reused_from: `JOB:candidate:stage:seed` of the trial whose result this is; None: it was
+            trained itself. Its seconds are unknown then, for none were spent.
         metrics: those of ap50, ap75, ap_s, ap_m, ap_l that are known, in [0, 1].
         curves: name to values at equal positions; None stands for a value that was not finite.
         seconds: wall clock by phase: start (of a process, where one was), setup, train, evaluate,
@@ -111,11 +131,51 @@ class TrialRecord:
     log: str = ""
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    rungs: Mapping[int, float] = field(default_factory=dict)
+    reused_from: str | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is to be done with a trial that is due; see `Store.start_trial`.
+
+    Attributes:
+        verdict: `train` it; `wait`, for the same trial runs in this store at this moment; or it is
+            `reused`: its row has a result already.
+        trial: the row with that result, without curves; None unless reused.
+    """
+
+    verdict: Literal["train", "wait", "reused"]
+    trial: TrialRecord | None = None
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """How much trials of a trial group vary between seeds.
+
+    Attributes:
+        trial_group: see `leaderboard.trial_group`.
+        seeds: how many each loss was trained with.
+        mean: AP in [0, 1] of the baseline, over its seeds.
+        sd_single: standard deviation of single trials of one loss.
+        sd_paired: of differences of two losses with equal seeds; None: one loss was trained.
+        freedom: degrees of freedom of `sd_paired`, or of `sd_single` where that is all.
+        losses: what was trained and measured, plain JSON.
+    """
+
+    trial_group: str
+    seeds: int
+    mean: float
+    sd_single: float
+    sd_paired: float | None
+    freedom: int
+    losses: list[dict[str, Any]]
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True)
 class DrawRecord:
-    """One draw of a searcher kept by `--trace`: what was proposed and what became of it."""
+    """One draw of a searcher that was kept: what was proposed and what became of it."""
 
     candidate: int
     origin: str

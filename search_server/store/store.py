@@ -6,6 +6,7 @@ Contract:
     - States only move as `moves.py` lists; a move that is not there raises `IllegalMove`.
     - After any method has returned, what it wrote outlives the process. A process killed inside a
       method leaves nothing of it behind.
+    - No two trials of a store train the same: `trials.trained_key` is unique; see `trials.py`.
     - One process runs a job; any number may read. Methods may be called from any thread.
 """
 
@@ -13,8 +14,9 @@ from __future__ import annotations
 
 from search_server.store.candidates import Candidates
 from search_server.store.jobs import Jobs
+from search_server.store.noise import NoiseFloors
 from search_server.store.trials import Trials
 
 
-class Store(Jobs, Candidates, Trials):
+class Store(Jobs, Candidates, Trials, NoiseFloors):
     """Jobs, candidates and trials in SQL. Use `Store.open`, and close it or use it in a `with`."""

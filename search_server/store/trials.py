@@ -1,29 +1,65 @@
-"""Trials: a row before they start, and again when they have ended."""
+"""Trials: a row before they start, again when they are paused, and when they have ended.
+
+A trial that is due names by `trained_key` what it would train: the same for two trials of any jobs
+that differ in nothing but rounding. The row that trains it holds the key, and the key is unique:
+
+    - Where the holder has ended, or passed the rung that is asked for, its result is taken over.
+    - Where the holder runs in a live job, the trial waits. A running trial ends, so nobody waits
+      for ever; for a paused one, whose going on may depend on others, nobody waits.
+    - Else (its job was killed or interrupted, or it is paused before that) the key moves.
+    - A trial that failed or ran out of time gives its key up: that says nothing about the loss.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Container
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
-from sqlalchemy.orm import defer
+from sqlalchemy import case, select, text
+from sqlalchemy.orm import Session, defer
 
 from search_server.errors import JobError
-from search_server.store import convert, lookup, models
+from search_server.store import convert, lookup, models, owner
 from search_server.store.moves import TRIAL_MOVES, check_move
-from search_server.store.records import Stage, TrialRecord
+from search_server.store.records import METRICS, STAGES, Stage, Start, TrialRecord
 from search_server.store.sessions import Sessions, now
 
 if TYPE_CHECKING:
     from workers import TrialResult
+
+Place = tuple[int, Stage, int]  # candidate, stage, seed
+GIVEN_UP = ("failed", "timeout")
+REMOTE_PATIENCE = timedelta(hours=1)
+"""How long a trial of a job on another host, whose process cannot be looked for, is waited for."""
+_IN_ORDER = case({stage: number for number, stage in enumerate(STAGES)}, value=models.Trial.stage)
 
 
 class Trials(Sessions):
     """The store's methods about trials."""
 
     def start_trial(
-        self, job_id: str, candidate: int, stage: Stage, seed: int, spec_key: str
-    ) -> None:
-        """Write a trial's row before it starts; one left `running` by a dead process starts anew.
+        self,
+        job_id: str,
+        candidate: int,
+        stage: Stage,
+        seed: int,
+        spec_key: str,
+        trained_key: str | None = None,
+        pause_after: int | None = None,
+        running: Container[Place] = (),
+    ) -> Start:
+        """Write a trial's row before it starts, or find that it need not start.
+
+        One that a dead process left `running` starts anew, one that is paused goes on.
+
+        Args:
+            trained_key: what would be trained, hex; None: whether it was before is not asked.
+            pause_after: the rung in steps at which this run of the trial is to be paused.
+            running: the trials of this job that this process runs at the moment.
+
+        Returns:
+            Whether to train it. If it is to wait, nothing was written.
 
         Raises:
             IllegalMove: the trial has ended already.
@@ -32,19 +68,36 @@ class Trials(Sessions):
         with self.changing() as session:
             lookup.candidate(session, job_id, candidate)
             row = session.get(models.Trial, (job_id, candidate, stage, seed))
+            if row is not None:
+                what = _trial(job_id, candidate, stage, seed)
+                check_move(TRIAL_MOVES, what, row.state, "running")
+            holder = _holder(session, trained_key, row)
+            taken = None if holder is None else _taken(holder, pause_after)
+            if holder is not None and taken is None and _runs(session, holder, job_id, running):
+                return Start("wait")
             if row is None:
-                row = models.Trial(
-                    job_id=job_id, candidate=candidate, stage=stage, seed=seed, state="running"
-                )
-                row.reason = ""
+                row = models.Trial(job_id=job_id, candidate=candidate, stage=stage, seed=seed)
+                row.state, row.reason = "running", ""
                 session.add(row)
-            check_move(TRIAL_MOVES, _trial(job_id, candidate, stage, seed), row.state, "running")
             row.spec_key, row.started_at = spec_key, now()
+            if holder is None or taken is None:
+                if holder is not None:
+                    holder.trained_key = None
+                    session.flush()  # the key is free before it is taken
+                row.state, row.trained_key, row.reused_from = "running", trained_key, None
+                return Start("train")
+            row.trained_key, row.finished_at = None, row.started_at
+            row.reused_from = f"{holder.job_id}:{holder.candidate}:{holder.stage}:{holder.seed}"
+            for column, value in taken.items():
+                setattr(row, column, value)
+            return Start("reused", convert.trial_record(row, curves=False))
 
     def finish_trial(
         self, job_id: str, candidate: int, stage: Stage, seed: int, result: TrialResult
     ) -> None:
-        """Write how a started trial ended.
+        """Write how a started trial ended, or that it was paused.
+
+        Seconds of its earlier parts are added to.
 
         Raises:
             IllegalMove: it has ended already.
@@ -57,8 +110,11 @@ class Trials(Sessions):
                 raise JobError(f"{what} was never started")
             check_move(TRIAL_MOVES, what, row.state, result.status)
             row.state, row.finished_at = result.status, now()
+            if result.status in GIVEN_UP:
+                row.trained_key = None
             for column, value in convert.result_columns(result).items():
-                setattr(row, column, value)
+                before = getattr(row, column) if column.startswith("seconds_") else None
+                setattr(row, column, value if before is None else before + (value or 0.0))
 
     def trials(
         self, job_id: str, candidate: int | None = None, *, curves: bool = True
@@ -76,8 +132,51 @@ class Trials(Sessions):
             query = query.options(defer(row.curves, raiseload=True))
         with self.reading() as session:
             lookup.job(session, job_id)
-            found = session.scalars(query.order_by(row.candidate, row.stage.desc(), row.seed))
+            found = session.scalars(query.order_by(row.candidate, _IN_ORDER, row.seed))
             return [convert.trial_record(trial, curves) for trial in found]
+
+
+def _holder(
+    session: Session, trained_key: str | None, own: models.Trial | None
+) -> models.Trial | None:
+    """The row of another trial that holds a key, locked against changes; None where there is none.
+    Until the transaction ends, nobody else finds out about this key."""
+    if trained_key is None:
+        return None
+    if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer at a time
+        number = int(trained_key[:16], 16) - 2**63
+        session.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+    query = select(models.Trial).where(models.Trial.trained_key == trained_key)
+    found = session.scalar(query.with_for_update())
+    return None if found is own else found
+
+
+def _taken(holder: models.Trial, pause_after: int | None) -> dict[str, Any] | None:
+    """The columns that a trial has after it was trained as the holder was, up to the rung asked
+    for, else to its end; None where the holder has not come so far."""
+    rungs = convert.rungs_of(holder)
+    columns: dict[str, Any] = {"steps": holder.steps, "versions": holder.versions}
+    if pause_after is not None and pause_after in rungs:
+        passed = {step: value for step, value in rungs.items() if step <= pause_after}
+        return columns | {"state": "paused", "rungs": convert.rung_columns(passed)}
+    if holder.state in ("running", "paused"):
+        return None
+    same = ("state", "reason", "fitness", "curves", "rungs", *METRICS)
+    return columns | {column: getattr(holder, column) for column in same}
+
+
+def _runs(session: Session, holder: models.Trial, job_id: str, running: Container[Place]) -> bool:
+    """Whether a trial is under way at this moment, as far as can be known."""
+    if holder.state != "running":
+        return False
+    if holder.job_id == job_id:
+        return (holder.candidate, holder.stage, holder.seed) in running
+    job = session.get(models.Job, holder.job_id)
+    if job is None or job.state != "running" or job.owner is None:
+        return False
+    if owner.elsewhere(job.owner):
+        return now() - holder.started_at < REMOTE_PATIENCE
+    return job.owner == owner.mark() or owner.alive(job.owner)
 
 
 def _trial(job_id: str, candidate: int, stage: str, seed: int) -> str:

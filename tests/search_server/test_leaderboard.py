@@ -1,4 +1,4 @@
-"""Ranks, paired differences and groups of the leaderboard, and that a page is one query."""
+"""Ranks, paired differences, confirmations and groups of the leaderboard; a page's queries."""
 
 import dataclasses
 import math
@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 from sqlalchemy import event, insert
 
 from search_server.cli import run
@@ -153,6 +155,145 @@ class TestOneJob:
             leaderboard_row(store, job, 0)
 
 
+def judge(
+    store: Store, job: str, index: int, seeds: Mapping[int, float | None], stage: str = "confirm"
+) -> None:
+    """Ended trials of a judging stage by seed; None stands for a diverged one, NaN for a failed."""
+    for seed, value in seeds.items():
+        status = "diverged" if value is None else "failed" if math.isnan(value) else "done"
+        store.start_trial(job, index, stage, seed, "k")
+        given = value if status == "done" else None
+        store.finish_trial(job, index, stage, seed, TrialResult(status, "", given, seed, 10))
+
+
+def rival(store: Store, job: str, index: int, name: str) -> None:
+    record = CandidateRecord(index, "rival", (), {}, f"key {index}", name=name, stage="confirm")
+    store.add_candidate(job, record)
+    store.update_candidate(job, index, state="done")
+
+
+class TestConfirmed:
+    BASE = {1000: 0.40, 1001: 0.44, 1002: 0.42}  # noqa: RUF012
+    GOOD = {1000: 0.43, 1001: 0.46, 1002: 0.46}  # noqa: RUF012
+    FAIR = {1000: 0.41, 1001: 0.46, 1002: 0.42}  # noqa: RUF012
+
+    @pytest.fixture
+    def judged(self, store, job):
+        """The best by its proxy trial is not the best on fresh seeds; 4 is unconfirmed."""
+        add(store, job, 0, {0: 0.40})
+        for index, fitness in ((1, 0.60), (2, 0.50), (3, 0.30), (4, 0.45)):
+            add(store, job, index, {0: fitness}, size=10 * index)
+        rival(store, job, 5, "tuned")
+        judge(store, job, 0, self.BASE)
+        judge(store, job, 1, self.FAIR)
+        judge(store, job, 2, self.GOOD)
+        judge(store, job, 5, {seed: ap + 0.025 for seed, ap in self.BASE.items()})
+        return job
+
+    def test_they_come_first_by_their_difference_on_confirm(self, store, judged):
+        (group,) = leaderboard(store, judged)
+        expected = [(1, 2), (2, 5), (3, 1), (4, 0), (5, 4), (6, 3)]
+        assert [(row.rank, row.index) for row in group.rows] == expected
+        assert [row.index for row in group.rows if row.confirmed] == [2, 5, 1]
+        assert [row.index for row in group.rows if row.rival] == [5]
+        assert group.baseline.index == 0
+        assert ranks(store, judged, limit=2, offset=2) == [(3, 1), (4, 0)]
+
+    def test_the_statistics_are_those_of_the_job_whatever_page_is_shown(self, store, judged):
+        row = leaderboard_row(store, judged, 2)
+        own, base = list(self.GOOD.values()), list(self.BASE.values())
+        found = row.judged.confirm
+        assert found.ap.mean == pytest.approx(np.mean(own))
+        assert found.difference.mean == pytest.approx(0.03)
+        test = stats.ttest_rel(own, base)
+        assert found.difference.p == pytest.approx(test.pvalue)
+        # two candidates were confirmed; the rival was chosen before and is not one of them
+        assert row.judged.family == 2
+        assert row.judged.p == pytest.approx(2 * test.pvalue)
+        other = leaderboard_row(store, judged, 1)
+        assert other.judged.p == pytest.approx(
+            max(2 * test.pvalue, stats.ttest_rel(list(self.FAIR.values()), base).pvalue)
+        )
+        middle = (row.judged.confirm.difference.mean + other.judged.confirm.difference.mean) / 2
+        assert middle < row.judged.shrunken < row.judged.confirm.difference.mean
+        assert row.judged.shrunken + other.judged.shrunken == pytest.approx(2 * middle)
+
+    def test_the_baseline_and_rivals_are_in_no_family(self, store, judged):
+        base = leaderboard_row(store, judged, 0).judged
+        assert (base.p, base.shrunken, base.family) == (None, None, 0)
+        assert base.confirm.ap.mean == pytest.approx(0.42)
+        against = leaderboard_row(store, judged, 5).judged
+        assert (against.shrunken, against.family) == (None, 0)
+        assert against.p == pytest.approx(against.confirm.difference.p)
+
+    def test_lost_and_diverged_seeds(self, store, job):
+        add(store, job, 0, {0: 0.4})
+        add(store, job, 1, {0: 0.5})
+        add(store, job, 2, {0: 0.5})
+        judge(store, job, 0, self.BASE)
+        judge(store, job, 1, {1000: math.nan, 1001: None, 1002: 0.43})
+        judge(store, job, 2, {1000: math.nan})
+        row = leaderboard_row(store, job, 1)
+        assert row.judged.confirm.by_seed == {1001: 0.0, 1002: 0.43}
+        assert row.judged.confirm.difference.mean == pytest.approx((-0.44 + 0.01) / 2)
+        assert not leaderboard_row(store, job, 2).confirmed
+        assert [index for _, index in ranks(store, job)] == [0, 1, 2]
+
+    def test_a_test_reading_stands_beside_it(self, store, judged):
+        judge(store, judged, 0, {2000: 0.40, 2001: 0.42}, "test")
+        judge(store, judged, 2, {2000: 0.41, 2001: 0.45}, "test")
+        row = leaderboard_row(store, judged, 2)
+        assert row.judged.test.difference.mean == pytest.approx(0.02)
+        assert row.judged.test.difference.count == 2
+        assert row.judged.confirm.difference.count == 3
+        assert leaderboard_row(store, judged, 1).judged.test is None
+
+    def test_a_published_row_that_was_never_confirmed_is_not_confirmed(self, store, job):
+        add(store, job, 0, {0: 0.4})
+        add(store, job, 1, {0: 0.5})
+        judge(store, job, 0, {2000: 0.40}, "test")
+        judge(store, job, 1, {2000: 0.50}, "test")
+        row = leaderboard_row(store, job, 1)
+        assert not row.confirmed
+        assert row.judged.test.difference.mean == pytest.approx(0.1)
+
+    def test_results_that_were_taken_over_are_named(self, store, judged):
+        with store.changing() as session:
+            keys = [(judged, 2, "proxy", 0), (judged, 2, "confirm", 1001)]
+            for number, key in enumerate(keys):
+                session.get(models.Trial, key).reused_from = f"old-1:{number}:proxy:0"
+        assert leaderboard_row(store, judged, 2).reused == ("old-1:0:proxy:0", "old-1:1:proxy:0")
+        assert leaderboard_row(store, judged, 1).reused == ()
+
+    def test_without_a_baseline_nothing_is_confirmed(self, store, job):
+        add(store, job, 0, state="failed")
+        add(store, job, 1, {0: 0.5})
+        judge(store, job, 1, self.GOOD)
+        assert not leaderboard_row(store, job, 1).confirmed
+
+
+class TestFront:
+    def test_higher_than_all_that_are_no_larger(self, store, job):
+        for index, (size, fitness) in enumerate(
+            [(0, 0.40), (9, 0.45), (9, 0.44), (4, 0.38), (12, 0.45), (20, 0.50)]
+        ):
+            add(store, job, index, {0: fitness}, size=size)
+        add(store, job, 6, {0: 0.99}, state="failed", size=1)
+        add(store, job, 7, state="dropped", size=1)
+        (group,) = leaderboard(store, job)
+        assert {row.index for row in group.rows if row.front} == {0, 1, 5}
+        assert ranks(store, job, pareto=True) == [(1, 5), (2, 1), (3, 0)]
+        assert ranks(store, job, pareto=True, limit=1, offset=1) == [(2, 1)]
+
+    def test_jobs_of_one_group_have_one_front(self, store):
+        for name, fitness in (("a", 0.4), ("b", 0.5)):
+            add(store, store.create_job(name, {}, "", ["x"], "same"), 0, {0: fitness}, size=3)
+        (group,) = leaderboard(store, pareto=True)
+        assert [row.id for row in group.rows] == ["b-1:0"]
+        # within its own job the other one is on the front
+        assert leaderboard(store, "a-1", pareto=True)[0].rows[0].id == "a-1:0"
+
+
 class TestAllJobs:
     def test_groups_by_trial_spec_each_with_its_own_baseline(self, store):
         easy = store.create_job("easy", {"detector": "e"}, "", ["x"], "group-e")
@@ -200,7 +341,7 @@ class TestAllJobs:
         assert leaderboard(store) == []
 
 
-def test_a_page_is_one_query(store):
+def test_the_queries_of_a_page_do_not_grow_with_it(store):
     for name in ("a", "b", "c"):
         job = store.create_job(name, {}, "", ["x"], name)
         for index in range(6):
@@ -211,7 +352,7 @@ def test_a_page_is_one_query(store):
     )
     groups = leaderboard(store)
     assert sum(len(group.rows) for group in groups) == 18
-    assert len([sql for sql in statements if sql.startswith("SELECT")]) == 1
+    assert len([sql for sql in statements if sql.startswith("SELECT")]) == 3
     statements.clear()
     assert len(summaries(store)) == 3
     assert len([sql for sql in statements if sql.startswith("SELECT")]) == 1

@@ -1,0 +1,34 @@
+"""Where the paused trials of a job keep their state, on the machine of its controller.
+
+The files are a cache: a trial whose file is gone is trained anew, to the same result. So on a
+cluster, where a trial may go on at another node, nothing but time is lost.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from workers import TrialSpec, lossforge_home
+
+
+class Checkpoints:
+    """The folder of one job.
+
+    Attributes:
+        folder: absolute; made by the first trial that is paused.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        self.folder: Path = lossforge_home() / "checkpoints" / job_id
+
+    def drop(self, spec: TrialSpec) -> None:
+        """Deletes the state of a trial that does not go on, if there is one."""
+        file = replace(spec, checkpoint=str(self.folder)).checkpoint_file
+        if file is not None:
+            file.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Deletes all of them."""
+        shutil.rmtree(self.folder, ignore_errors=True)

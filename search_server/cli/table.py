@@ -1,0 +1,114 @@
+"""`lossforge table`: plans, trains, exports and shows the table of trained losses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search_server.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from search_server.table.build import Progress
+
+app = typer.Typer(no_args_is_help=True, help="The table of trained losses that `bench` replays.")
+
+TableArgument = Annotated[
+    str,
+    typer.Argument(metavar="[TABLE]", help="Name of a packaged table, or the folder of one."),
+]
+
+
+@app.command()
+def plan(
+    spec: Annotated[Path, typer.Argument(help="The spec of the table, a YAML file.")],
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Where the plan goes; default: tables/NAME.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace a plan that is there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Choose the losses of a table, once; the same spec and seed give the same losses.
+
+    Example: lossforge table plan configs/tables/digits.yaml
+    """
+    from search_server.cli.output import note, print_json, stdout_kept
+    from search_server.errors import JobError
+
+    with stdout_kept():
+        from search_server.table.calibrate import calibrator
+        from search_server.table.plan import PLAN_FILE, make_plan, write_plan
+        from search_server.table.spec import load_table_spec
+
+        given = load_table_spec(spec)
+        path = (folder or Path("tables") / given.name) / PLAN_FILE
+        if path.exists() and not force:
+            raise JobError(
+                f"{path} is there, and its trials belong to it; give --force to replace it, or "
+                "another --folder"
+            )
+        made = make_plan(given, seed, calibrator(given) if given.calibrate else None)
+        write_plan(made, path)
+    kinds: dict[str, dict[str, int]] = {}
+    for loss in made.losses:
+        of = kinds.setdefault(loss.group, {})
+        of[loss.kind] = of.get(loss.kind, 0) + 1
+    if as_json:
+        print_json({"plan": path, "losses": len(made.losses), "kinds": kinds})
+        return
+    for group, counts in kinds.items():
+        print(f"{group}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
+    print(f"{len(made.losses)} losses in {path}")
+    note(f"train them:  lossforge table build {path.parent}")
+
+
+@app.command()
+def build(
+    table: TableArgument = "digits-v1",
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0, help="Start no trial after that; the running ones end."),
+    ] = None,
+    slots: Annotated[int, typer.Option(min=1, max=1024, help="Trials at once.")] = 1,
+) -> None:
+    """Train what is missing in a table; can be stopped at any time, and goes on where it was.
+
+    Exit status: 0 nothing is left, 1 stopped before.
+
+    Example: lossforge table build --minutes 60
+    """
+    from search_server.cli.output import stdout_kept
+
+    with stdout_kept():
+        from search_server.controller import stop_on_signals
+        from search_server.executors import InlineExecutor
+        from search_server.table.build import build_table
+        from search_server.table.load import table_folder
+        from search_server.table.log import LOG_FILE, TableLog
+        from search_server.table.plan import PLAN_FILE, read_plan
+
+        folder = table_folder(table)
+        made = read_plan(folder / PLAN_FILE)
+    with (
+        TableLog(folder / LOG_FILE) as log,
+        InlineExecutor(slots) as executor,
+        stop_on_signals() as stop,
+    ):
+        done = build_table(made, log, executor, minutes, _say, stop)
+    if done:
+        print(f"all trials are there: lossforge table export {table}")
+    raise typer.Exit(0 if done else 1)
+
+
+def _say(progress: Progress) -> None:
+    from search_server.cli.output import duration, note, points
+
+    trial, loss = progress.trial, progress.loss
+    how = f"AP {points(trial.ap)}" if trial.ap is not None else trial.status
+    note(
+        f"{progress.done}/{progress.of}  {loss.group} {loss.kind} {loss.id} {trial.stage} seed "
+        f"{trial.seed}: {how} ({duration(trial.seconds.get('total'))})"
+    )

@@ -1,0 +1,73 @@
+"""The budget of training steps: what a search has spent, and whether one more candidate fits.
+
+It is counted in steps of the proxy's batch size, from the results alone: two searches of one budget
+trained on as many images, on whatever machines. A result that an earlier job paid for counts too,
+or a search would depend on what else is in its store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from search_server.funnel.outcomes import TrialKey
+from search_server.funnel.rungs import steps_taken
+from search_server.spec import JobSpec
+
+
+class StepBudget:
+    """What the trials of the simulation and of the proxy task took.
+
+    Attributes:
+        limit: steps; None: there is no budget.
+    """
+
+    def __init__(self, spec: JobSpec) -> None:
+        simulate, proxy = spec.funnel.simulate, spec.funnel.proxy
+        self.limit = spec.limits.steps
+        self._steps = {"proxy": proxy.steps}
+        self._share = {"proxy": 1.0}
+        self._baseline = float(proxy.steps * len(proxy.seeds))
+        self._candidate = self._baseline  # the most that one costs, on average over a cohort
+        if simulate is not None:
+            self._steps["simulate"] = simulate.steps
+            self._share["simulate"] = simulate.batch_size / proxy.batch_size
+            promoted = min(1.0, simulate.keep / spec.searcher.population)
+            first = simulate.steps * self._share["simulate"]
+            self._candidate = first + promoted * self._baseline
+        self._taken: dict[TrialKey, float] = {}
+
+    @property
+    def spent(self) -> float:
+        """Steps of all trials so far."""
+        return sum(self._taken.values())
+
+    def note(
+        self,
+        key: TrialKey,
+        state: str,
+        rungs: Mapping[int, float],
+        curves: Mapping[str, Sequence[float | None]],
+    ) -> None:
+        """A trial that has ended, or is paused; later stages are not counted."""
+        if key.stage in self._steps:
+            steps = steps_taken(state, self._steps[key.stage], rungs, curves)
+            self._taken[key] = steps * self._share[key.stage]
+
+    def refuses(self, index: int, seen: int) -> str:
+        """Why candidate `index` is not made; empty where it finds room.
+
+        Args:
+            seen: the last candidate whose results count; those after it are taken to cost what the
+                ones before cost on average. So what is decided depends on no timing.
+        """
+        if self.limit is None or index == 0:
+            return ""
+        base = self._upto(0) if seen >= 0 else self._baseline
+        own = self._upto(seen) - base if seen > 0 else 0.0
+        mean = own / seen if seen > 0 else self._candidate
+        if base + own + (index - max(seen, 0)) * mean <= self.limit:
+            return ""
+        return f"the budget of {self.limit:,} training steps has no room for candidate {index}"
+
+    def _upto(self, last: int) -> float:
+        return sum(steps for key, steps in self._taken.items() if key.candidate <= last)

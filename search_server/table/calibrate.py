@@ -1,0 +1,1 @@
+"""Scales of the table's expressions: gradient norms matched to each detector's own losses."""

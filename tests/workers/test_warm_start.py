@@ -1,0 +1,84 @@
+"""Warm starts: shared weights, trained once, from which trials begin."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from workers import TrialSpec, TrialSpecError, build_config, train
+from workers.warm_start import WarmStart, training_of, warm_start_path
+
+MakeSpec = Callable[..., TrialSpec]
+OWN = {"name": "own", "cls": None, "bbox": None, "iou_centerness": False}
+
+
+@pytest.fixture
+def spec(make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrialSpec:
+    """An ATSS trial that starts from weights of three steps; nothing is cached yet."""
+    monkeypatch.setenv("LOSSFORGE_HOME", str(tmp_path / "home"))
+    return replace(make_spec(steps=3), warm_start=WarmStart(OWN, 5, 3, ("backbone", "neck")))
+
+
+def test_weights_of_the_parts_are_kept_and_used(spec: TrialSpec) -> None:
+    cold = train(replace(spec, warm_start=None))
+    warm = train(spec)
+    assert (warm.status, warm.reason) == ("done", "")
+    assert warm.curves != cold.curves
+    weights = torch.load(warm_start_path(spec), weights_only=True)["state_dict"]
+    assert {name.split(".")[0] for name in weights} == {"backbone", "neck"}
+    assert build_config(spec).load_from == str(warm_start_path(spec))
+
+
+def test_a_lost_file_is_trained_again_to_the_same_weights(spec: TrialSpec) -> None:
+    first = train(spec)
+    before = torch.load(warm_start_path(spec), weights_only=True)["state_dict"]
+    warm_start_path(spec).unlink()
+    again = train(spec)
+    after = torch.load(warm_start_path(spec), weights_only=True)["state_dict"]
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert (first.fitness, first.curves) == (again.fitness, again.curves)
+    assert [path.suffix for path in warm_start_path(spec).parent.iterdir() if path.is_dir()] == []
+
+
+def test_the_seeds_and_losses_of_a_job_share_one_file(spec: TrialSpec) -> None:
+    other_loss = {**OWN, "bbox": {"type": "stock", "loss": {"type": "IoULoss"}}}
+    path = warm_start_path(spec)
+    assert warm_start_path(replace(spec, seed=9, steps=7, definition=other_loss)) == path
+    assert warm_start_path(replace(spec, rungs=(1,), evaluate=spec.train)) == path
+    other = WarmStart(OWN, 6, 3, ("backbone", "neck"))
+    assert warm_start_path(replace(spec, warm_start=other)) != path
+    assert warm_start_path(replace(spec, precision="bfloat16")) != path
+    assert training_of(spec).warm_start is None
+
+
+def test_a_spec_keeps_its_warm_start(spec: TrialSpec) -> None:
+    assert TrialSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    cold = replace(spec, warm_start=None)
+    assert "warm_start" not in cold.to_json()
+    assert cold.key != spec.key
+
+
+def test_a_warm_start_that_diverges_fails_the_trial(spec: TrialSpec) -> None:
+    broken = {
+        **OWN,
+        "cls": {
+            "type": "expression",
+            "space": "binary_cls",
+            "expression": "Log(Sub(X,Abs(X)))",  # the logarithm of a negative number
+        },
+    }
+    result = train(replace(spec, warm_start=WarmStart(broken, 0, 2)))
+    assert result.status == "failed"
+    assert "the training of the warm start diverged" in result.reason
+    assert not warm_start_path(replace(spec, warm_start=WarmStart(broken, 0, 2))).exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("steps", 0), ("seed", -1), ("parts", ()), ("parts", ("nose",))]
+)
+def test_bad_values_are_named(field: str, value: object) -> None:
+    with pytest.raises(TrialSpecError, match=rf"warm_start\.{field}"):
+        replace(WarmStart(OWN, 0, 1), **{field: value})
