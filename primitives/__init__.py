@@ -22,7 +22,14 @@ from primitives.operators import OPERATORS, Kind, Operator
 from primitives.parser import parse
 from primitives.spaces import SPACES, Input, SearchSpace
 from primitives.torch_eval import to_torch
-from primitives.variation import crossover, hoist, mutate_point, mutate_subtree
+from primitives.variation import (
+    crossover,
+    hoist,
+    insert_constant,
+    mutate_constants,
+    mutate_point,
+    mutate_subtree,
+)
 
 __all__ = [
     "MAX_CHARACTERS",
@@ -49,6 +56,8 @@ __all__ = [
     "evaluate",
     "grow",
     "hoist",
+    "insert_constant",
+    "mutate_constants",
     "mutate_point",
     "mutate_subtree",
     "parse",

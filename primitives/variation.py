@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,6 +21,8 @@ from primitives.growth import grow_node
 from primitives.operators import Kind
 
 Path = tuple[int, ...]
+
+CONSTANT_DIGITS = 4  # significant ones of a constant that was moved: people are to read it
 
 _MIN_GROWN = 3  # nodes that a grown subtree may need: Dot(leaf,leaf)
 
@@ -96,6 +99,58 @@ def hoist(expression: Expression, rng: np.random.Generator) -> Expression:
     return expression
 
 
+def mutate_constants(
+    expression: Expression, rng: np.random.Generator, *, sigma: float = 0.3
+) -> Expression:
+    """Move every constant a little: each is multiplied by `exp(sigma * n)`, n a normal number.
+
+    A constant keeps its sign; zero, which no factor moves, becomes `sigma * n`. They are rounded to
+    `CONSTANT_DIGITS` significant digits, and are no more those of the space. Where there is none,
+    the expression itself comes back.
+
+    Args:
+        sigma: spread in the logarithm, above 0.
+    """
+    root = expression.root
+    for path in [path for path in _paths(root) if _node_at(root, path).value is not None]:
+        value = _node_at(root, path).value
+        assert value is not None
+        step = sigma * float(rng.standard_normal())
+        moved = value * math.exp(step) if value else step
+        root = _replaced(root, path, constant_node(_rounded_constant(moved)))
+    return Expression(root, expression.space)
+
+
+def insert_constant(
+    expression: Expression,
+    rng: np.random.Generator,
+    *,
+    sigma: float = 0.3,
+    max_size: int = MAX_NODES,
+) -> Expression:
+    """Put a constant beside a random part: a factor near 1, or a summand near 0.
+
+    Where the space has neither `Mul` nor `Add`, or the tree would be too large, the expression
+    itself comes back.
+
+    Args:
+        sigma: spread of the factor's logarithm, and of the summand; above 0.
+    """
+    root, space = expression.root, expression.space
+    names = [name for name in ("Mul", "Add") if name in space.table]
+    paths = list(_paths(root))
+    path = paths[int(rng.integers(len(paths)))]
+    part = _node_at(root, path)
+    too_large = root.size + 2 > max_size or len(path) + 1 + part.depth > MAX_DEPTH
+    if not names or too_large:
+        return expression
+    name = names[int(rng.integers(len(names)))]
+    step = sigma * float(rng.standard_normal())
+    constant = constant_node(_rounded_constant(math.exp(step) if name == "Mul" else step))
+    new = call_node(space.table[name], constant, part)
+    return Expression(_replaced(root, path, new), space)
+
+
 def crossover(
     a: Expression,
     b: Expression,
@@ -129,6 +184,10 @@ def crossover(
             new = fitting[int(rng.integers(len(fitting)))]
             return Expression(_replaced(root, path, new), space)
     return a
+
+
+def _rounded_constant(value: float) -> float:
+    return float(f"{value:.{CONSTANT_DIGITS}g}")
 
 
 def _paths(node: Node, at: Path = ()) -> Iterator[Path]:

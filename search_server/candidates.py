@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import cast
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, cast
 
 from numpy.random import Generator
 
@@ -19,8 +20,12 @@ from search_server.spec import Verify
 from search_server.store import CandidateRecord
 from search_server.store.records import Origin, Stage
 
-WHOLE = {"policy", "mean"}  # origins of candidates that are proposed whole: nothing is drawn
-ACCEPTED, KNOWN, EQUIVALENT = "accepted", "known", "equivalent"
+if TYPE_CHECKING:
+    from search_server.calibration import Calibration
+
+WHOLE = {"policy", "mean", "tuned"}  # origins of candidates that are proposed whole: nothing is drawn
+ACCEPTED, KNOWN, EQUIVALENT, SAME = "accepted", "known", "equivalent", "same loss"
+MERGES_KEPT = 8  # draws found to be a known loss that are kept as text, for each candidate
 DEFAULT_FILTERS = Filters(Verify())
 LOOK_EVERY = 64  # draws between two looks at whether to stop
 
@@ -48,7 +53,7 @@ class Draws:
     """The draws that led to one candidate: how many had which outcome, and a sample of them.
 
     Every expression that was rejected is a draw; those that passed together, one per branch, are
-    one draw, which is `accepted`, `known` or `equivalent` to a known one.
+    one draw, which is `accepted`, `known`, `equivalent` to a known one or the `same loss`.
     """
 
     keep: int = 0
@@ -60,6 +65,24 @@ class Draws:
         self.counts[origin, outcome] += 1
         if self.counts[origin, outcome] <= self.keep:
             self.traced.append((origin, " ; ".join(map(str, drawn)), outcome))
+
+    def merge(self, origin: str, definition: LossDefinition, index: int) -> None:
+        """Count one draw that is the loss of candidate `index`. Its definition is kept as JSON,
+        so that it can be checked later that it is that loss indeed."""
+        self.counts[origin, SAME] += 1
+        if self.counts[origin, SAME] <= MERGES_KEPT:
+            text = json.dumps(definition.to_json(), sort_keys=True)
+            self.traced.append((origin, text, merged_with(index)))
+
+
+def merged_with(index: int) -> str:
+    """The outcome of a kept draw that is the loss of candidate `index`."""
+    return f"{SAME} as {index}"
+
+
+def is_new(_: LossDefinition) -> int | None:
+    """Finds no candidate that is the same loss."""
+    return None
 
 
 def baseline_record(definition: LossDefinition) -> CandidateRecord:
@@ -83,12 +106,16 @@ def find_candidate(
     first_stage: str,
     stopped: Callable[[], bool],
     filters: Filters = DEFAULT_FILTERS,
+    same: Callable[[LossDefinition], int | None] = is_new,
+    calibration: Calibration | None = None,
 ) -> CandidateRecord:
     """The first draw that is verified in every branch and not known; every draw is counted.
 
     Args:
         known: keys of the loss definitions that the job has already.
         filters: what verifies, and whether a definition is equivalent to a known one.
+        same: the candidate that is the same loss as a definition, None where it is new.
+        calibration: gives every draw that passed its factors; None: none has any.
 
     Raises:
         NothingNew: all proposals were used up.
@@ -98,10 +125,13 @@ def find_candidate(
         if proposal.origin == "named" and filters.leave_out(proposal.start, problem):
             continue
         limit = max_draws if proposal.limit is None else proposal.limit
-        found = _draw(index, proposal, problem, rng, known, draws, limit, stopped, filters)
+        found = _draw(
+            index, proposal, problem, rng, known, draws, limit, stopped, filters, same, calibration
+        )
         if found is not None:
             name = proposal.start.name if proposal.origin == "named" else None
-            return _record(index, proposal.origin, proposal.parents, found, first_stage, name)
+            record = _record(index, proposal.origin, proposal.parents, found, first_stage, name)
+            return _with_factors(record, found, calibration)
     raise NothingNew(index, draws.counts)
 
 
@@ -115,6 +145,8 @@ def _draw(
     limit: int,
     stopped: Callable[[], bool],
     filters: Filters,
+    same: Callable[[LossDefinition], int | None],
+    calibration: Calibration | None,
 ) -> LossDefinition | None:
     """Draws branch by branch until all passed and the whole is new; `limit` holds per branch."""
     left = dict.fromkeys(proposal.draws, limit)
@@ -136,12 +168,18 @@ def _draw(
         definition = proposal.start
         if proposal.origin != "named":
             definition = problem.filled(proposal.start, passed, f"candidate-{index}")
+        if calibration is not None:
+            definition = calibration.applied(definition)
         outcome = ACCEPTED
         if definition.key in known:
             outcome = KNOWN
         elif filters.equivalent(definition, known):
             outcome = EQUIVALENT
-        draws.note(proposal.origin, passed.values(), outcome)
+        elif (twin := same(definition)) is not None:
+            draws.merge(proposal.origin, definition, twin)
+            outcome = SAME
+        if outcome != SAME:
+            draws.note(proposal.origin, passed.values(), outcome)
         if outcome == ACCEPTED:
             return definition
         if not passed:
@@ -182,6 +220,19 @@ def _record(
         bbox_text=_shown(definition, "bbox"),
         size=sum(expression.size for expression in definition.expressions.values()),
         stage=cast(Stage, stage),
+    )
+
+
+def _with_factors(
+    record: CandidateRecord, definition: LossDefinition, calibration: Calibration | None
+) -> CandidateRecord:
+    """A candidate's record with its factors, and with why it has none where it has not."""
+    if calibration is None:
+        return record
+    return replace(
+        record,
+        calibration=calibration.values(definition) or None,
+        reason=calibration.reason(definition),
     )
 
 

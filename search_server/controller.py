@@ -102,7 +102,8 @@ def _search(
         free = executor.slots() + MARGIN - len(ledger.running)
         for key, spec in ledger.hand_out(free):
             executor.submit(key, spec)
-        for key, result in executor.wait(patience):
+        # what was found done may let others start: no time to wait then
+        for key, result in executor.wait(0.0 if ledger.reused else patience):
             ledger.finish(key, result)
         ledger.decide()
         if observer is not None:
@@ -158,6 +159,8 @@ def _make(job: Job, ledger: Ledger, draws: Draws, stopped: Callable[[], bool]) -
         first_stage=job.stages.first,
         stopped=stopped,
         filters=Filters(job.spec.funnel.verify),
+        same=ledger.same.find,
+        calibration=job.calibration,
     )
 
 

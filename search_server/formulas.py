@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from losses import BRANCHES, Branch, LossDefinition, RankingBranch, StockBranch
+from losses import (
+    BRANCHES,
+    Branch,
+    ExpressionBranch,
+    LossDefinition,
+    RankingBranch,
+    StockBranch,
+)
 from primitives import Expression, Input, Kind, Node, PrimitivesError, SearchSpace
 from search_server.ranking_formulas import FORMULAS
 from search_server.ranking_text import NAMES, ranking_text
@@ -67,7 +74,8 @@ class Typeset:
 
 
 def branch_text(branch: Branch | None) -> str:
-    """One line of plain text for a branch of a loss definition, its weight where it has one."""
+    """One line of plain text for a branch of a loss definition, its weight where it has one, and
+    the factor of its calibration."""
     if branch is None:
         return OWN
     if isinstance(branch, RankingBranch):
@@ -78,6 +86,8 @@ def branch_text(branch: Branch | None) -> str:
         text = f"{branch.type}({listed})" if listed else branch.type
     else:
         text = str(branch.expression)
+    if isinstance(branch, ExpressionBranch) and branch.scale != 1.0:
+        text = f"{branch.scale:g} × {text}"
     return text if branch.loss_weight is None else f"{branch.loss_weight:g} × {text}"
 
 

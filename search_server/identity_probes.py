@@ -90,7 +90,8 @@ def score_probes(softmax: bool, seed: int = SEED) -> ScoreProbes:
 @lru_cache(maxsize=8)
 def box_probes(seed: int = SEED) -> BoxProbes:
     """Pairs of boxes from tiny to large."""
-    pred, target = [], []
+    pred: list[Array] = []
+    target: list[Array] = []
     for number, side in enumerate(SIDES):
         rng = np.random.default_rng([seed, 7, number])
         pair = make_pairs(side, PAIRS, rng, same_size=False)

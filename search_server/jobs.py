@@ -17,6 +17,8 @@ from losses import (
     detector_family,
     space_role,
 )
+from losses.ranking_config import ranks
+from search_server.calibration import Calibration, captured
 from search_server.errors import SpecError
 from search_server.funnel.confirm import rivals_of
 from search_server.funnel.rungs import Halving
@@ -25,7 +27,9 @@ from search_server.leaderboard import trial_group
 from search_server.problem import baseline_of, problem_of
 from search_server.searchers import Problem, Searcher, make_searcher
 from search_server.spec import ClsSpec, DataSpec, JobSpec
+from search_server.spec.budgets import Misfit
 from search_server.spec.policy import PAP
+from search_server.spec.tuning import check_fit
 from search_server.stage_seeds import confirm_seeds
 from search_server.store import JobRecord, Store
 from workers import DetectorError, Split, TrialSpec, load_detector, lossforge_home
@@ -68,6 +72,20 @@ class Job:
         folder, per_class = lossforge_home() / "subsets", simulate.images_per_class
         return one_image_per_class(self.splits["search_train"], folder, per_class, self.spec.seed)
 
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """What calibrates the candidates, None where the spec asks for none; the baseline is run
+        for it, once, when first asked for.
+
+        Raises:
+            JobError: it cannot be run.
+        """
+        if not self.spec.calibrate:
+            return None
+        trial = self.trial(TrialKey(0, "proxy", self.spec.seed), self.baseline.to_json())
+        roles = {branch: space_role(space) for branch, space in self.problem.spaces.items()}
+        return Calibration(captured(trial, roles), self.problem.weights)
+
     def trial(self, key: TrialKey, definition: Mapping[str, Any]) -> TrialSpec:
         """The trial of a candidate's definition that a key names.
 
@@ -99,6 +117,7 @@ class Job:
             threads=resources.threads,
             precision=resources.precision,
             time_limit=self.spec.limits.trial_seconds,
+            rungs=funnel.proxy.rungs if key.stage == "proxy" else (),
             warm_start=self._warm_start() if key.stage == "proxy" else None,
         )
 
@@ -144,6 +163,8 @@ def prepare_job(spec: JobSpec, source: object = "spec") -> Job:
         raise SpecError(source, "detector", spec.detector, str(error)) from error
     _check_spaces(spec, family, source)
     _check_parameters(job, config, family, source)
+    _check_handmade(job, config, family, source)
+    _check_calibration(job, config, source)
     confirm = spec.funnel.confirm
     rivals = [] if confirm is None else rivals_of(confirm)
     given = {
@@ -270,6 +291,39 @@ def _check_parameters(job: Job, config: Any, family: Family, source: object) -> 
         apply_loss(config, parameters.definition(parameters.start(), "start"))
     except LossesError as error:
         raise SpecError(source, "branches.cls.space", PAP, str(error)) from error
+
+
+def _check_handmade(job: Job, config: Any, family: Family, source: object) -> None:
+    """The detector's heads must take every hand-made loss that is tuned."""
+    handmade = job.problem.handmade
+    if handmade is None:
+        return
+    for branch, space in handmade.branches.items():
+        try:
+            check_fit(f"branches.{branch}.losses", space.losses, family, branch)
+        except Misfit as error:
+            raise SpecError(source, error.field, error.value, error.allowed) from error
+    for choices in handmade.published():
+        try:
+            apply_loss(config, handmade.definition(choices, "published"))
+        except LossesError as error:
+            raise SpecError(source, "branches", choices, str(error)) from error
+
+
+def _check_calibration(job: Job, config: Any, source: object) -> None:
+    """The baseline must have losses of the kind that searched ones can be matched to."""
+    if not job.spec.calibrate:
+        return
+    try:
+        ranking = ranks(apply_loss(config, job.baseline))
+    except LossesError:
+        return  # said of the baseline itself
+    if ranking:
+        allowed = (
+            "the baseline's loss is a ranking, with which expressions cannot be matched; it must "
+            "be false"
+        )
+        raise SpecError(source, "calibrate", True, allowed)
 
 
 def _assembled(

@@ -13,9 +13,10 @@ from search_server.funnel.confirm import confirmed, paired_trials, rivals_of
 from search_server.funnel.outcomes import Heard, Outcome, TrialKey
 from search_server.funnel.stages import Change
 from search_server.jobs import Job
+from search_server.same_losses import SameLosses, trained_key
 from search_server.searchers import Observation
 from search_server.step_budget import StepBudget
-from search_server.store import CandidateRecord, Store
+from search_server.store import CandidateRecord, Store, TrialRecord
 from workers import TrialResult, TrialSpec
 
 
@@ -30,6 +31,8 @@ class Ledger:
         outcomes: of the trials that have ended.
         rungs: AP by training step, of the trials that passed a rung.
         running: the trials that were handed to the executor by this process.
+        reused: how many trials the last `hand_out` found done, by this or another job.
+        same: tells which candidates are one loss.
         last: index of the last candidate that the searcher proposes.
         seconds: by stage, what each trial took so far.
         budget: the training steps that were spent.
@@ -50,10 +53,14 @@ class Ledger:
         self.counts = store.counts(job.id)
         self.known = {each.key for each in self.candidates.values()}
         self.budget = StepBudget(job.spec)
+        self.reused = 0
+        self.same = SameLosses(job)
         self._checkpoints = Checkpoints(job.id)
         self._open = {i for i, each in self.candidates.items() if each.state == "open"}
         self._heard = Heard(self.outcomes, self.rungs, self._open)
         self._told = 0
+        for candidate in list(self.candidates.values()):
+            self._know(candidate)
         for trial in store.trials(job.id, curves=self.budget.limit is not None):
             key = TrialKey(trial.candidate, trial.stage, trial.seed)
             if trial.rungs:  # of a trial that was left running too: it was paused there
@@ -88,11 +95,18 @@ class Ledger:
             return ()
         return confirmed(self.candidates, self._job.spec.funnel.confirm)
 
+    def is_confirmed(self, index: int) -> bool:
+        """Whether all trials of a candidate in the stage `confirm` have ended."""
+        keys = paired_trials((index,), "confirm", self._job.stages.confirm_seeds)
+        return all(key in self.outcomes for key in keys)
+
     @property
-    def ended(self) -> int:
-        """How many trials are at their end, those of candidates stopped at a rung included."""
+    def ended(self) -> Counter[str]:
+        """By stage, the trials at their end, those of candidates stopped at a rung included."""
+        found: Counter[str] = Counter(key.stage for key in self.outcomes)
         stopped = (key for key in self.rungs if key not in self.outcomes)
-        return len(self.outcomes) + sum(key.candidate not in self._open for key in stopped)
+        found.update(key.stage for key in stopped if key.candidate not in self._open)
+        return found
 
     def broken_baseline(self) -> str:
         """Why the search is hopeless: every trial of the baseline failed; else an empty text."""
@@ -130,7 +144,11 @@ class Ledger:
 
     def add(self, candidate: CandidateRecord, draws: Draws) -> None:
         """A candidate that was made, with the draws that led to it."""
-        self._store.add_candidate(self._job.id, candidate, draws.counts, draws.traced)
+        found = self.same.fingerprint(candidate.definition)
+        candidate = self._store.add_candidate(
+            self._job.id, candidate, draws.counts, draws.traced, found, self.same.scales
+        )
+        self.same.add(candidate.index, found)
         self.candidates[candidate.index] = candidate
         self.known.add(candidate.key)
         self._open.add(candidate.index)
@@ -147,12 +165,24 @@ class Ledger:
             self.add(rival_record(self.next, definition), Draws())
 
     def hand_out(self, limit: int) -> Iterator[tuple[TrialKey, TrialSpec]]:
-        """At most `limit` trials that are due, the oldest candidate's first, as they start."""
+        """At most `limit` trials that are due, the oldest candidate's first, as they start.
+
+        One that the store has a result of ends at once, as if it had been trained; one that
+        another live job trains at this moment is left for later.
+        """
+        self.reused = 0
         for key in list(self._due()):
             if limit <= 0:
                 return
             spec = self._spec(key)
-            self._store.start_trial(self._job.id, *key, spec.key)
+            name = trained_key(spec, self.candidates[key.candidate].loss_id)
+            start = self._store.start_trial(
+                self._job.id, *key, spec.key, name, spec.pause_after, self.running
+            )
+            if start.trial is not None:
+                self._take_over(key, spec, start.trial)
+            if start.verdict != "train":
+                continue
             self.running[key] = spec
             limit -= 1
             yield key, spec
@@ -162,13 +192,26 @@ class Ledger:
         self._store.finish_trial(self._job.id, *key, result)
         spec = self.running.pop(key)
         if result.rungs:
-            self.rungs[key] = {**self.rungs.get(key, {}), **result.rungs}
+            self.rungs[key] = dict(result.rungs)
+        else:  # as in the row: of a part that was lost nothing is known
+            self.rungs.pop(key, None)
         if result.status != "paused":
             self.outcomes[key] = Outcome(result.status, result.fitness, result.reason)
             if spec.checkpoint is not None:
                 self._checkpoints.drop(spec)
         self.budget.note(key, result.status, self.rungs.get(key, {}), result.curves)
         self._note_seconds(key, result.seconds.get("total"))
+
+    def _take_over(self, key: TrialKey, spec: TrialSpec, trial: TrialRecord) -> None:
+        """A trial that need not be trained: its row has the result of an earlier one."""
+        self.reused += 1
+        if trial.rungs:
+            self.rungs[key] = dict(trial.rungs)
+        if trial.state != "paused":
+            self.outcomes[key] = Outcome(trial.state, trial.fitness, trial.reason)
+            if spec.checkpoint is not None:
+                self._checkpoints.drop(spec)
+        self.budget.note(key, trial.state, self.rungs.get(key, {}), trial.curves)
 
     def decide(self) -> None:
         """Take every decision that the results allow, in the order of the candidates."""
@@ -185,6 +228,14 @@ class Ledger:
     def close(self) -> None:
         """The job is at its end: no trial of it will go on."""
         self._checkpoints.clear()
+
+    def _know(self, candidate: CandidateRecord) -> None:
+        """A candidate of the store; those of an earlier version do not say which loss they are."""
+        found = self.same.fingerprint(candidate.definition)
+        self.same.add(candidate.index, found)
+        if candidate.loss_id is None:
+            known = self._store.identify(self._job.id, candidate.index, found, self.same.scales)
+            self.candidates[candidate.index] = replace(candidate, loss_id=known)
 
     def _apply(self, change: Change) -> None:
         self._store.update_candidate(self._job.id, change.index, **change.fields)

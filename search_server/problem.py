@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from losses import CATALOG, LossDefinition
-from search_server.searchers import PapSpace, Parameters, Problem
-from search_server.spec import ClsSpec, JobSpec, NamedPair
+from search_server.handmade_losses import as_expressions
+from search_server.searchers import Handmade, HandmadeBranch, PapSpace, Parameters, Problem
+from search_server.spec import ClsSpec, JobSpec, NamedPair, TuningSearcher
+from search_server.spec import Searcher as TreeSettings
 
 
 def problem_of(spec: JobSpec) -> Problem:
@@ -15,9 +18,10 @@ def problem_of(spec: JobSpec) -> Problem:
     template = LossDefinition.from_json(
         {"name": "template", "iou_centerness": spec.iou_centerness, **fixed}
     )
-    cls = spec.searched.get("cls")
+    cls, searcher = spec.searched.get("cls"), spec.searcher
+    spaces = {branch: given.search_space for branch, given in spec.searched.items()}
     return Problem(
-        spaces={branch: given.search_space for branch, given in spec.searched.items()},
+        spaces=spaces,
         template=template,
         weights={branch: given.loss_weight for branch, given in spec.searched.items()},
         alpha=cls.alpha if isinstance(cls, ClsSpec) else None,
@@ -26,6 +30,9 @@ def problem_of(spec: JobSpec) -> Problem:
         window=spec.window,
         seed=spec.seed,
         parameters=_parameters(spec),
+        handmade=_handmade(spec, template),
+        inherit=isinstance(searcher, TreeSettings) and (searcher.inherit or searcher.refine > 0),
+        total=spec.candidates,
     )
 
 
@@ -56,13 +63,39 @@ def _parameters(spec: JobSpec) -> Parameters | None:
     return Parameters(spaces) if spaces else None
 
 
-def _named(spec: JobSpec, given: str | NamedPair, template: LossDefinition) -> LossDefinition:
-    """A named loss in the job: its searched branches, with the spec's weight where it has none."""
-    found = template
+def _handmade(spec: JobSpec, template: LossDefinition) -> Handmade | None:
+    """The hand-made losses to choose from; None where they are not tuned."""
+    searcher = spec.searcher
+    if not isinstance(searcher, TuningSearcher):
+        return None
+    branches = {
+        branch: HandmadeBranch(given.losses or (), given.loss_weight or 1.0, given.factor)
+        for branch, given in spec.handmade.items()
+    }
+    return Handmade(branches, template, searcher.centerness or (False,), searcher.learning_rate)
+
+
+def _named(
+    spec: JobSpec, given: str | NamedPair | dict[str, Any], template: LossDefinition
+) -> LossDefinition:
+    """A named loss in the job: its searched branches, with the spec's weight where it has none.
+
+    Of a definition that was written out, the learning rate counts too, and what mmdet's losses are
+    as expressions.
+    """
+    found, name = template, str(given)
+    if isinstance(given, dict):
+        spaces = {branch: each.search_space for branch, each in spec.searched.items()}
+        whole = as_expressions(LossDefinition.from_json(given), spaces)
+        name = whole.name
+        found = replace(found, learning_rate_scale=whole.learning_rate_scale)
     for branch in spec.searched:
-        name = given if isinstance(given, str) else getattr(given, branch)
-        value = None if name is None else CATALOG[name].branch(branch)
+        if isinstance(given, dict):
+            value = whole.branch(branch)
+        else:
+            source = given if isinstance(given, str) else getattr(given, branch)
+            value = None if source is None else CATALOG[source].branch(branch)
         if value is not None and value.loss_weight is None:
             value = replace(value, loss_weight=spec.searched[branch].loss_weight)
         found = found.with_branch(branch, value)
-    return replace(found, name=str(given))
+    return replace(found, name=name)

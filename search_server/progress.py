@@ -11,11 +11,8 @@ from search_server.jobs import Job
 from search_server.ledger import Ledger
 from search_server.ranking_text import is_joint, ranking_text
 from search_server.rounds import Rounds
-from search_server.spec import PolicySearcher
+from search_server.spec import JobSpec, PolicySearcher
 from search_server.store import CandidateRecord
-
-STAGES = ("drawn", "verified", "simulated", "proxy")
-
 
 @dataclass(frozen=True)
 class Best:
@@ -34,8 +31,9 @@ class Progress:
     """Where a job stands.
 
     Attributes:
-        funnel: draws that were made, candidates that were verified, simulated and proxy-trained;
-            the baseline is not among them.
+        funnel: draws that were made, candidates that were verified, simulated and proxy-trained,
+            of these `stopped` at a rung and `confirmed` where the job has such; the baseline is not
+            among them.
         candidates, of: candidates made so far, and how many the job is to make.
         baseline: fitness of the baseline, AP in [0, 1], once it is known.
         best: best candidate other than the baseline.
@@ -44,7 +42,9 @@ class Progress:
         trials: trials that the whole job is expected to take.
         seconds_left: estimate from the mean of the trials so far; None before the first.
         waiting_for: what has to come before any trial can run; empty while there is room.
-        round: of a policy search: `round 3 of 10`, or `final mean`; else empty.
+        round: of a policy search: `round 3 of 10`, or `final mean`; `confirming` once the search is
+            over; else empty.
+        steps_spent, steps_of: of the budget of training steps; None where there is none.
     """
 
     job: str
@@ -59,6 +59,8 @@ class Progress:
     seconds_left: float | None
     waiting_for: str = ""
     round: str = ""
+    steps_spent: float | None = None
+    steps_of: int | None = None
 
 
 def expected_trials(
@@ -72,9 +74,18 @@ def expected_trials(
     return {"simulate": candidates, "proxy": (promoted + 1) * seeds}
 
 
+def expected_confirmations(spec: JobSpec) -> int:
+    """Trials of the stage `confirm`: the baseline, the best, the rivals."""
+    confirm = spec.funnel.confirm
+    if confirm is None:
+        return 0
+    best = min(confirm.top, spec.candidates) + isinstance(spec.searcher, PolicySearcher)
+    return confirm.seeds * (1 + best + len(confirm.rivals))
+
+
 def snapshot(job: Job, ledger: Ledger, slots: int, lacks: str = "") -> Progress:
     """The state of a job now; `slots` and `lacks` are what its `Executor` says."""
-    made = [each for each in ledger.candidates.values() if each.index > 0]
+    made = [each for each in ledger.candidates.values() if 0 < each.index <= ledger.last]
     ranked = [each for each in made if each.state == "done" and each.fitness is not None]
     best = max(ranked, key=lambda each: (each.fitness or 0.0, -each.index), default=None)
     baseline = ledger.candidates.get(0)
@@ -84,14 +95,27 @@ def snapshot(job: Job, ledger: Ledger, slots: int, lacks: str = "") -> Progress:
         job.stages.keep,
         len(job.stages.proxy_seeds),
     )
+    funnel = {
+        "drawn": sum(ledger.counts.values()),
+        "verified": sum(n for (_, why), n in ledger.counts.items() if why == ACCEPTED),
+        "simulated": sum(each.simulate_score is not None for each in made),
+        "proxy": sum(each.stage == "proxy" and each.state != "open" for each in made),
+    }
+    confirming = ledger.confirmed
+    if job.stages.halving.rungs:
+        at_a_rung = (each for each in made if each.stage == "proxy")
+        funnel["stopped"] = sum(each.state == "dropped" for each in at_a_rung)
+    if job.stages.confirm_seeds:
+        funnel["confirmed"] = sum(ledger.is_confirmed(index) for index in confirming if index)
+        expected["confirm"] = (
+            len(confirming) * len(job.stages.confirm_seeds)
+            if confirming
+            else expected_confirmations(job.spec)
+        )
+    limit = ledger.budget.limit
     return Progress(
         job=job.id,
-        funnel={
-            "drawn": sum(ledger.counts.values()),
-            "verified": sum(n for (_, why), n in ledger.counts.items() if why == ACCEPTED),
-            "simulated": sum(each.simulate_score is not None for each in made),
-            "proxy": sum(each.stage == "proxy" and each.state != "open" for each in made),
-        },
+        funnel=funnel,
         candidates=len(made),
         of=ledger.last,
         baseline=baseline.fitness if baseline is not None else None,
@@ -99,11 +123,13 @@ def snapshot(job: Job, ledger: Ledger, slots: int, lacks: str = "") -> Progress:
         running=tuple(
             f"candidate {key.candidate} {key.stage} seed {key.seed}" for key in ledger.running
         ),
-        done=ledger.ended,
+        done=ledger.ended.total(),
         trials=sum(expected.values()),
         seconds_left=_seconds_left(ledger, expected, slots),
         waiting_for=lacks if ledger.running else "",
-        round=_round(job, len(made)),
+        round="confirming" if confirming else _round(job, len(made)),
+        steps_spent=None if limit is None else ledger.budget.spent,
+        steps_of=limit,
     )
 
 
@@ -135,7 +161,7 @@ def _seconds_left(ledger: Ledger, expected: Mapping[str, int], slots: int) -> fl
         return None
     total = 0.0
     for stage, count in expected.items():
-        ended = sum(key.stage == stage for key in ledger.outcomes)
+        ended = ledger.ended[stage]
         # a stage that nothing is known of yet counts like the one that is known
         total += max(0, count - ended) * means.get(stage, max(means.values()))
     return total / max(1, slots)

@@ -24,11 +24,13 @@ from mmengine.runner import set_random_seed
 from torch import Tensor, nn
 
 from losses import CATALOG, BoxExpressionLoss, LossDefinition, SoftmaxExpressionLoss
+from workers.calls import BranchCalls
 from workers.errors import WorkersError
 from workers.folders import WorkFolder
 from workers.isolation import isolated
 from workers.spec import TrialSpec
-from workers.training import TrialRunner, private_config
+from workers.training import private_config
+from workers.trial_runner import TrialRunner
 from workers.warm_start import provide_weights
 
 Arrays = dict[str, np.ndarray]
@@ -39,28 +41,7 @@ _PROBES = {
     "binary_cls": CATALOG["qfl-giou"].cls,
     "box": CATALOG["iou-expression"].bbox,
 }
-_MOST_ELEMENTS = 1 << 20  # of one call's logits; of more, background rows are drawn
-
-
-@dataclass(frozen=True)
-class BranchCalls:
-    """The loss calls of one branch over the calibration batches.
-
-    Attributes:
-        norm: size of the gradient of the detector's own loss by the head's outputs: the root of
-            the sum of squares over all outputs and batches. With the loss's weight, and with all
-            that the head does to the loss afterwards.
-        calls: one mapping of arrays a call. Of a classification loss: ``scores`` (N, C) or
-            (N, C + 1), ``labels`` (N,), maybe ``weights`` (N,) or (N, C), ``ious`` (P,) of the
-            positives, and ``counts`` (N,), for how many rows each stands. Of a box loss:
-            ``pred`` and ``target`` (N, 4) xyxy in pixels, maybe ``weights`` (N,) or (N, 4), and
-            ``metric`` (N, 4, 4): ``J J^T`` of the box's derivative ``J`` by the outputs. Of both:
-            ``divisor``, by which the sum over rows (elements, for sigmoid losses) is divided, and
-            ``factor``, the derivative of the detector's total loss by the call's value.
-    """
-
-    norm: float
-    calls: tuple[Mapping[str, np.ndarray], ...] = field(hash=False)
+_MOST_ELEMENTS = 1 << 18  # of one call's logits; of more, background rows are drawn
 
 
 def capture(spec: TrialSpec, roles: Mapping[str, str], batches: int) -> dict[str, BranchCalls]:
@@ -131,7 +112,7 @@ def _batches(
     number = 0
     with _watched(_heads(model), roles) as (calls, outputs):
         data = iter(loader)
-        for number in itertools.count():  # noqa: B007 - the number of batches that there were
+        for number in itertools.count():
             set_random_seed((spec.seed + number) % 2**32)
             given = next(data, None) if number < batches else None
             if given is None:
@@ -155,7 +136,7 @@ def _batches(
 
 def _heads(model: nn.Module) -> Sequence[nn.Module]:
     """The heads whose losses a definition replaces: one, or one a stage of a cascade."""
-    owner = model.roi_head if hasattr(model, "roi_head") else model
+    owner: Any = model.roi_head if hasattr(model, "roi_head") else model
     head = owner.bbox_head
     return list(head) if isinstance(head, nn.ModuleList) else [head]
 
@@ -207,9 +188,7 @@ def _square(calls: Sequence[_Call], outputs: Sequence[Tensor]) -> float:
     if not pairs:
         return 0.0
     values, factors = zip(*pairs, strict=True)
-    gradients = torch.autograd.grad(
-        values, outputs, factors, retain_graph=True, allow_unused=True
-    )
+    gradients = torch.autograd.grad(values, outputs, factors, retain_graph=True, allow_unused=True)
     return sum(float(each.double().square().sum()) for each in gradients if each is not None)
 
 

@@ -1,4 +1,7 @@
-"""Work folders: one per child process, under the home folder, gone when the process is."""
+"""Work folders: one per child process, under the home folder, gone when the process is.
+
+Folders of checkpoints lie beside them, and are garbage when nobody has written there for long.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -16,11 +20,17 @@ from workers.errors import WorkersError
 from workers.home import lossforge_home
 
 _LOCK = ".lock"
+_KEPT = 7 * 24 * 3600.0  # seconds that a folder of checkpoints is kept after its last change
 
 
 def work_root() -> Path:
     """The folder under which all work folders of this machine's user lie."""
     return lossforge_home() / "work"
+
+
+def checkpoint_root() -> Path:
+    """The folder in which every search has its own for checkpoints (`TrialSpec.checkpoint`)."""
+    return lossforge_home() / "checkpoints"
 
 
 class WorkFolder:
@@ -67,7 +77,7 @@ class Garbage:
     """What `collect_garbage` found.
 
     Attributes:
-        folders: the stale work folders.
+        folders: the stale work folders, and the stale folders of checkpoints.
         bytes: their size on disk.
     """
 
@@ -78,24 +88,38 @@ class Garbage:
 def collect_garbage(dry_run: bool = False) -> Garbage:
     """Removes the work folders whose owner is gone (killed, or the machine went down).
 
+    Folders of checkpoints go a week after their last change: whoever asks for a checkpoint later
+    trains from the start, to the same result.
+
     Args:
         dry_run: only looks, removes nothing.
     """
     root = work_root()
-    if not root.is_dir():
-        return Garbage((), 0)
-    with _locked(root / _LOCK):
-        stale = tuple(sorted(folder for folder in root.iterdir() if _is_stale(folder)))
+    with _locked(root / _LOCK) if root.is_dir() else nullcontext():
+        stale = [folder for folder in _inside(root) if _is_stale(folder)]
+        stale += [folder for folder in _inside(checkpoint_root()) if _is_old(folder)]
         size = sum(path.lstat().st_size for folder in stale for path in _files(folder))
         if not dry_run:
             for folder in stale:
                 shutil.rmtree(folder, ignore_errors=True)
-    return Garbage(stale, size)
+    return Garbage(tuple(stale), size)
+
+
+def _inside(root: Path) -> list[Path]:
+    """The folders in a folder, which need not be there."""
+    found = sorted(root.iterdir()) if root.is_dir() else []
+    return [path for path in found if path.is_dir() and not path.is_symlink()]
+
+
+def _is_old(folder: Path) -> bool:
+    try:
+        last = max(path.lstat().st_mtime for path in (folder, *_files(folder)))
+    except FileNotFoundError:  # somebody is at work there
+        return False
+    return last < time.time() - _KEPT
 
 
 def _is_stale(folder: Path) -> bool:
-    if not folder.is_dir() or folder.is_symlink():
-        return False
     lock = _acquire(folder / _LOCK)
     if lock is None:
         return False

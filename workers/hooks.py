@@ -42,6 +42,14 @@ class CurveRecorder(Hook):
         if step % self._every == 0 or step == self._steps:
             self._close_window(step)
 
+    def state(self) -> dict[str, Any]:
+        """What `load` needs to record on: plain data."""
+        return {"window": self._window, "points": self._points}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Goes on from where another recorder of as many steps was."""
+        self._window, self._points = list(state["window"]), list(state["points"])
+
     def _close_window(self, step: int) -> None:
         names = set.intersection(*(set(losses) for losses in self._window))
         number = len(self._window)
@@ -168,27 +176,28 @@ class PhaseClock(Hook):
 
     def before_train(self, runner: Any) -> None:
         """The setup has ended."""
-        self._enter("train")
+        self.enter("train")
 
     def before_val(self, runner: Any) -> None:
         """The training has ended, or waits at a rung."""
-        self._enter("evaluate")
+        self.enter("evaluate")
 
     def after_val(self, runner: Any) -> None:
         """An evaluation has ended."""
-        self._enter("train")
+        self.enter("train")
 
     def after_train(self, runner: Any) -> None:
         """What comes now belongs to no phase."""
-        self._enter("")
+        self.enter("")
 
-    def _enter(self, phase: str) -> None:
+    def enter(self, phase: str) -> None:
+        """Now begins "setup", "train", "evaluate" or, as "", what belongs to no phase."""
         now = time.monotonic()
         self._spent[self._phase] += now - self._since
         self._phase, self._since = phase, now
 
     def seconds(self) -> dict[str, float]:
         """ "setup", "train", "evaluate" and "total" up to now; phases not reached are 0."""
-        self._enter(self._phase)
+        self.enter(self._phase)
         phases = {name: spent for name, spent in self._spent.items() if name}
         return {**phases, "total": self._since - self._began}

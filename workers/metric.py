@@ -3,6 +3,9 @@
 mmdet's `CocoMetric` rounds to three decimals, a step of 0.1 AP: too coarse to tell two losses
 apart, or to check that an exported config trains to the recorded number. This module imports
 nothing of this project, so that an export can carry it along.
+
+faster-coco-eval matches boxes ten times as fast as pycocotools, to the same numbers; where it is
+not installed, as an export may find, pycocotools does it.
 """
 
 from __future__ import annotations
@@ -12,9 +15,15 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from mmdet.datasets.api_wrappers import COCOeval
 from mmdet.evaluation.metrics import CocoMetric
 from mmdet.registry import METRICS
+
+try:
+    from faster_coco_eval.core.faster_eval_api import COCOeval_faster
+except ImportError:
+    COCOeval_faster = None
 
 COCO_STATISTICS = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 
@@ -62,11 +71,33 @@ class FullPrecisionCocoMetric(CocoMetric):
             evaluation.params.imgIds = coco.get_img_ids()
             evaluation.params.maxDets = list(self.proposal_nums)
             evaluation.params.iouThrs = self.iou_thrs
-            evaluation.evaluate()
-            evaluation.accumulate()
+            if COCOeval_faster is not None and _whole(evaluation.params.imgIds):
+                _match_fast(evaluation)
+            else:
+                evaluation.evaluate()
+                evaluation.accumulate()
             evaluation.summarize()
         values = evaluation.stats[: len(COCO_STATISTICS)]
         return {
             f"bbox_{name}": float(value)
             for name, value in zip(COCO_STATISTICS, values, strict=True)
         }
+
+
+def _whole(identifiers: Sequence[Any]) -> bool:
+    """Whether they are numbers; pycocotools takes texts too, the other does not."""
+    return all(isinstance(each, int) for each in identifiers)
+
+
+def _match_fast(evaluation: Any) -> None:
+    """Does what pycocotools does in `evaluate` and `accumulate`, with faster-coco-eval."""
+    given, wanted = evaluation.params, ("catIds", "imgIds", "maxDets", "iouThrs")
+    fast = COCOeval_faster(
+        evaluation.cocoGt, evaluation.cocoDt, "bbox", print_function=lambda *_: None
+    )
+    for name in wanted:
+        setattr(fast.params, name, getattr(given, name))
+    fast.evaluate()
+    fast.accumulate()
+    given.maxDets = sorted(given.maxDets)
+    evaluation.eval = {name: np.ascontiguousarray(fast.eval[name]) for name in ("precision", "recall")}

@@ -9,13 +9,11 @@ import time
 import traceback
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from workers.config import build_config  # isort: skip  - before anything of mmdet
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 from workers.data import Split, load_coco
 from workers.detector import one_line
@@ -30,9 +28,11 @@ from workers.hooks import (
     ScoreKeeper,
 )
 from workers.isolation import LogTail, isolated
+from workers.pausing import Resumption, UnusableCheckpoint, find, forget, keep
 from workers.result import Status, TrialResult, package_versions
 from workers.spec import TrialSpec
-from workers.trial_loop import TrialLoop
+from workers.trial_loop import Paused
+from workers.trial_runner import TrialRunner
 from workers.warm_start import provide_weights
 
 _COUNTER = itertools.count()
@@ -48,39 +48,14 @@ _METRICS = {
 }
 
 
-class TrialRunner(Runner):
-    """mmengine's Runner without its paper work, and with a loop that measures at rungs.
-
-    Collecting the environment and formatting the config take a second or more per run, and nobody
-    reads what they write; neither touches the training.
-
-    Attributes:
-        rungs, keeper: of `TrialLoop`.
-    """
-
-    rungs: tuple[int, ...]
-    keeper: ScoreKeeper
-
-    def build_train_loop(self, loop: Any) -> TrialLoop:
-        """The loop that the config of a trial asks for (`build_config`), as a `TrialLoop`."""
-        settings = {name: value for name, value in loop.items() if name != "type"}
-        own = {"runner": self, "dataloader": self._train_dataloader}
-        return TrialLoop(rungs=self.rungs, keeper=self.keeper, **own, **settings)
-
-    def _log_env(self, env_cfg: dict[str, Any]) -> None:
-        pass
-
-    def dump_config(self) -> None:
-        """Writes nothing."""
-
-
 def train(spec: TrialSpec, work_dir: Path | None = None) -> TrialResult:
     """Trains and evaluates what `spec` says.
 
     The same spec gives the same result bit for bit, on one machine and kind of device, whatever ran
-    in this process before; on a GPU as far as its kernels are deterministic. Nothing is printed,
-    no file is left, the process's global state is as before. It is global state all the same:
-    one training at a time, in one thread.
+    in this process before, and whether it was paused in between; on a GPU as far as its kernels
+    are deterministic. Nothing is printed, no file is left but the one of a pause, the process's
+    global state is as before. It is global state all the same: one training at a time, in one
+    thread.
 
     Args:
         spec: what to train; its time limit is `run_trial`'s business.
@@ -94,31 +69,64 @@ def train(spec: TrialSpec, work_dir: Path | None = None) -> TrialResult:
     if work_dir is None:
         with WorkFolder() as folder:
             return train(spec, folder.path / "trial")
-    clock, curves = PhaseClock(time.monotonic()), CurveRecorder(spec.steps)
+    clock = PhaseClock(time.monotonic())
     try:
         with isolated(spec.threads, spec.device) as log:
-            return _train(spec, work_dir, clock, curves, log)
+            result = _train(spec, work_dir, clock, log)
     finally:
         shutil.rmtree(work_dir, ignore_errors=True)
+    if result.status != "paused":
+        forget(spec)
+    return result
 
 
-def _train(
-    spec: TrialSpec, work_dir: Path, clock: PhaseClock, curves: CurveRecorder, log: LogTail
+def _train(spec: TrialSpec, work_dir: Path, clock: PhaseClock, log: LogTail) -> TrialResult:
+    """Goes on from a checkpoint where there is one that can be used, else trains from the start."""
+    versions = {**package_versions(), "device": _device_name(spec.device)}
+    resumption = find(spec, versions)
+    try:
+        return _attempt(spec, work_dir, clock, log, versions, resumption)
+    except UnusableCheckpoint:
+        return _attempt(spec, work_dir, clock, log, versions, None)
+
+
+def _attempt(
+    spec: TrialSpec,
+    work_dir: Path,
+    clock: PhaseClock,
+    log: LogTail,
+    versions: dict[str, str],
+    resumption: Resumption | None,
 ) -> TrialResult:
-    keeper = ScoreKeeper()
+    keeper, curves = ScoreKeeper(), CurveRecorder(spec.steps)
     status: Status = "done"
     reason = ""
+    clock.enter("setup")
     try:
         _check(spec)
+        if resumption is not None:
+            with resumption.usable():
+                curves.load(resumption.records["curves"])
+                keeper.rungs.update(resumption.records["rungs"])
         if spec.warm_start is not None:
             provide_weights(spec)
         runner = TrialRunner.from_cfg(private_config(build_config(spec), work_dir))
-        runner.rungs, runner.keeper = spec.rungs, keeper
+        runner.rungs, runner.pause_after = spec.rungs, spec.pause_after
+        runner.keeper, runner.resumption = keeper, resumption
         for hook in (FiniteGuard(), curves, keeper, clock):
             runner.register_hook(hook)
-        runner.train()
-        if FITNESS not in keeper.scores:
+        try:
+            runner.train()
+        except Paused:
+            clock.enter("")
+            status = "paused"
+            records = {"curves": curves.state(), "rungs": dict(keeper.rungs)}
+            lost = keep(spec, runner, records, versions)
+            reason = f"paused after step {spec.pause_after}" + (f"; {lost}" if lost else "")
+        if status == "done" and FITNESS not in keeper.scores:
             raise _nothing_to_find(spec.evaluate)
+    except UnusableCheckpoint:
+        raise
     except Diverged as event:
         status, reason = "diverged", str(event)
     except Exception as error:
@@ -134,7 +142,7 @@ def _train(
         seconds=clock.seconds(),
         seed=spec.seed,
         steps=spec.steps,
-        versions={**package_versions(), "device": _device_name(spec.device)},
+        versions=versions,
         log=log.text if status == "failed" else "",
         rungs=keeper.rungs,
     )

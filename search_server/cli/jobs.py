@@ -198,6 +198,7 @@ def _print(
         ("origin", _origin(record, row)),
         ("state", f"{record.state} at {record.stage}{why}"),
         *_losses(record, row),
+        *_factors(record),
         ("simulated", f"AP {points(record.simulate_score)}"),
         ("fitness", f"AP {points(record.fitness)}" + _spread(row)),
         ("to baseline", "it is the baseline" if row.baseline else difference(row.difference)),
@@ -232,6 +233,12 @@ def _print(
             out.print(plain(f"the end of what {trial.stage} seed {trial.seed} printed:", "bold"))
             for line in trial.log.splitlines()[-20:]:
                 out.print(plain(line, "dim"))
+
+
+def _factors(record: CandidateRecord) -> list[tuple[str, str]]:
+    """What calibration multiplied the losses by, where the job calibrates."""
+    found = (record.calibration or {}).items()
+    return [("calibrated", ", ".join(f"{name} × {value:g}" for name, value in found))] * bool(found)
 
 
 def _origin(record: CandidateRecord, row: LeaderboardRow) -> str:

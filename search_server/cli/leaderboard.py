@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from search_server.leaderboard import LeaderboardGroup, LeaderboardRow, Paired
+    from search_server.paired_statistics import Paired as PairedTest
 
 
 class StateFilter(StrEnum):
@@ -39,13 +40,18 @@ def leaderboard(
     state: Annotated[
         StateFilter | None, typer.Option(help="Only candidates in this state.", show_default=False)
     ] = None,
+    pareto: Annotated[
+        bool,
+        typer.Option("--pareto", help="Only the front: those better than all that are no larger."),
+    ] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the best losses: AP, difference to the baseline paired by seed, and the formulas.
 
-    Without a JOB it shows all jobs, grouped by what was trained on what, each beside its own
-    baseline. Failed candidates come last.
+    Confirmed losses come first, ranked by their difference on `confirm`: its 95% interval, its p
+    value corrected for their number, and the shrunken estimate. Failed ones come last. Without a
+    JOB it shows all jobs, grouped by what was trained on what, each beside its own baseline.
 
     Example: lossforge leaderboard digits-atss-1 --limit 5
     """
@@ -59,6 +65,7 @@ def leaderboard(
             limit=limit,
             offset=offset,
             state=None if state is None else state.value,
+            pareto=pareto,
         )
     if as_json:
         print_json(
@@ -100,48 +107,113 @@ def _print_group(out: Any, group: LeaderboardGroup, *, one_job: bool) -> None:
     rest = group.total - len(group.rows)
     if rest > 0:
         out.print(f"{len(group.rows)} of {group.total} candidates; --limit shows more", style="dim")
+    for words in _cautions(group):
+        out.print(words, style="dim")
+
+
+def _cautions(group: LeaderboardGroup) -> Iterator[str]:
+    """What the numbers of a group are worth."""
+    confirmed = [row for row in group.rows if row.confirmed and not row.rival]
     best = next((row for row in group.rows if row.rank and not row.baseline), None)
-    if best is not None and best.difference is not None:
-        out.print(_caution(best.difference.seeds), style="dim")
+    if confirmed:
+        family = max(row.judged.family for row in confirmed if row.judged is not None)
+        yield (
+            "Confirmed on seeds that chose nothing. Intervals: 95%, Student's t; p: paired t test, "
+            f"corrected (Holm) for the {family} confirmed, a rival's is not; shrunken: what is "
+            "left of the gain without the luck of the best"
+        )
+    elif best is not None and best.difference is not None:
+        yield _caution(best.difference.seeds)
+    if any(row.front for row in group.rows):
+        yield "*: no loss of at most its size has a higher proxy AP"
 
 
 def _caution(seeds: int) -> str:
     """What a difference over so many common seeds is worth."""
     if seeds < 2:
-        return "One common seed: the whole of a difference may be luck."
+        return "Unconfirmed. One common seed: the whole of a difference may be luck."
     return (
-        f"± is the standard deviation over {seeds} seeds, of the paired difference too. Part of "
-        "the lead of a best one is luck: it was picked for it."
+        f"Unconfirmed. ± is the standard deviation over {seeds} seeds, of the paired difference "
+        "too. Part of the lead of a best one is luck: it was picked for it."
     )
 
 
 def _table(rows: list[LeaderboardRow], one_job: bool) -> Table:
-    from search_server.cli.output import plain, points, table
+    """The columns of confirmed losses where there is one, else those of the proxy task."""
+    from search_server.cli.output import plain, table
 
     by_round = any(row.round is not None or row.origin == "mean" for row in rows)
+    columns = _confirmed_columns if any(row.confirmed for row in rows) else _proxy_columns
     made = table(
         *("#", "id"),
         *(["round"] if by_round else []),
-        *("AP", "± sd", "to baseline", "seeds", "stage", "state", "loss"),
-        right=("#", "round", "AP", "± sd", "to baseline", "seeds"),
+        *columns(rows[0]),
+        "loss",
+        right=("#", "round", "AP", "± sd", "to baseline", "p", "shrunken", "seeds", "proxy AP"),
         fold=("loss",),
     )
     for row in rows:
         style = "dim" if row.state in ("dropped", "failed") else ""
         made.add_row(
-            "-" if row.rank is None else str(row.rank),
+            "-" if row.rank is None else f"{row.rank}{'*' if row.front else ''}",
             plain(str(row.index) if one_job else row.id),
             *([_round(row)] if by_round else []),
-            points(row.fitness),
-            points(row.deviation),
-            "baseline" if row.baseline else difference(row.difference),
-            str(row.seeds),
-            row.stage,
-            row.state,
+            *columns(row).values(),
             formulas(row),
             style="bold" if row.baseline else style,
         )
     return made
+
+
+def _proxy_columns(row: LeaderboardRow) -> dict[str, str]:
+    from search_server.cli.output import points
+
+    return {
+        "AP": points(row.fitness),
+        "± sd": points(row.deviation),
+        "to baseline": "baseline" if row.baseline else difference(row.difference),
+        "seeds": str(row.seeds),
+        "stage": row.stage,
+        "state": row.state,
+    }
+
+
+def _confirmed_columns(row: LeaderboardRow) -> dict[str, str]:
+    from search_server.cli.output import points
+
+    judged = row.judged
+    confirm = None if judged is None else judged.confirm
+    paired = None if confirm is None else confirm.difference
+    if paired is not None:
+        against = interval(paired)
+    elif row.baseline:
+        against = "baseline"
+    else:
+        against = "unconfirmed" if row.state in ("open", "done") else row.state
+    shrunken = None if judged is None else judged.shrunken
+    return {
+        "AP": points(None if confirm is None else confirm.ap.mean),
+        "to baseline": against,
+        "p": p_value(None if judged is None else judged.p),
+        "shrunken": "" if shrunken is None else f"{100 * shrunken:+.1f}",
+        "seeds": "" if confirm is None else str(confirm.ap.count),
+        "proxy AP": points(row.fitness),
+    }
+
+
+def interval(paired: PairedTest) -> str:
+    """A mean difference with its 95% interval, in points of AP: +1.2 (+0.3 to +2.1)."""
+    mean = f"{100 * paired.mean:+.1f}"
+    if paired.low is None or paired.high is None:
+        return mean
+    return f"{mean} ({100 * paired.low:+.1f} to {100 * paired.high:+.1f})"
+
+
+def p_value(p: float | None) -> str:
+    """A p value as people read it."""
+    if p is None:
+        return ""
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def _round(row: LeaderboardRow) -> str:
@@ -152,12 +224,13 @@ def _round(row: LeaderboardRow) -> str:
 
 
 def formulas(row: LeaderboardRow) -> Group:
-    """Name and every branch, each on its own lines; why it failed, where it did."""
+    """Name, what is known of it beside the numbers, and every branch, each on its own lines."""
     from rich.console import Group
 
     from search_server.cli.formula import Formula
 
     parts = [] if row.name is None else [Formula(row.name)]
+    parts += [Formula(mark) for mark in _marks(row)]
     if row.cls is None and row.bbox is None and row.rpn is None:
         parts.append(Formula("the detector's own losses"))
     elif row.joint:
@@ -170,6 +243,18 @@ def formulas(row: LeaderboardRow) -> Group:
     if row.state == "failed" and row.reason:
         parts.append(Formula(row.reason, "why  "))
     return Group(*parts)
+
+
+def _marks(row: LeaderboardRow) -> Iterator[str]:
+    """What is to be said of a row in words."""
+    if row.rival:
+        yield "a rival"
+    test = None if row.judged is None else row.judged.test
+    if test is not None and test.difference is not None:
+        yield f"test: {interval(test.difference)}, {test.difference.count} seeds"
+    jobs = dict.fromkeys(source.partition(":")[0] for source in row.reused)
+    if jobs:
+        yield f"reused from {', '.join(jobs)}"
 
 
 def difference(paired: Paired | None) -> str:
@@ -195,4 +280,4 @@ def described(spec: Mapping[str, Any]) -> dict[str, Any]:
 def _json(row: LeaderboardRow) -> dict[str, Any]:
     from search_server.cli.output import jsonable
 
-    return {"id": row.id, **jsonable(row)}
+    return {"id": row.id, "confirmed": row.confirmed, "rival": row.rival, **jsonable(row)}

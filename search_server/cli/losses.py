@@ -46,7 +46,14 @@ def formula(
         shown = _branches(definition)
         files = [] if output is None else _pictures(definition, output)
     if as_json:
-        print_json({"loss": definition.name, "branches": shown, "files": files})
+        print_json(
+            {
+                "loss": definition.name,
+                "learning_rate_scale": definition.learning_rate_scale,
+                "branches": shown,
+                "files": files,
+            }
+        )
         return
     out = console()
     out.print(plain(definition.name, "bold"))
@@ -57,6 +64,9 @@ def formula(
         for name in ("formula", "functions", "latex"):
             for number, line in enumerate(facts.get(name, [])):
                 made.add_row("" if number else f"  {name}", Formula(line))
+    if definition.learning_rate_scale != 1.0:
+        rate = f"{definition.learning_rate_scale:g} × the detector's"
+        made.add_row("learning rate", Formula(rate))
     out.print(made)
     for file in files:
         print(one_line(f"wrote {file}"))

@@ -140,9 +140,9 @@ def _conclude(store: Store, job_id: str, stopped: bool, as_json: bool) -> int:
     from search_server.leaderboard import leaderboard
 
     job = store.job(job_id)
-    groups = leaderboard(store, job_id, limit=2)
+    groups = leaderboard(store, job_id, limit=200)  # the baseline and the rivals may lead
     rows = groups[0].rows if groups else ()
-    best = next((row for row in rows if row.rank and not row.baseline), None)
+    best = next((row for row in rows if row.rank and not (row.baseline or row.rival)), None)
     base = groups[0].baseline if groups else None
     if as_json:
         print_json(
@@ -152,7 +152,13 @@ def _conclude(store: Store, job_id: str, stopped: bool, as_json: bool) -> int:
                 "reason": job.reason,
                 "best": None
                 if best is None
-                else {"id": best.id, "fitness": best.fitness, "difference": best.difference},
+                else {
+                    "id": best.id,
+                    "fitness": best.fitness,
+                    "difference": best.difference,
+                    "confirmed": best.confirmed,
+                    "judged": best.judged,
+                },
                 "baseline": None if base is None else {"id": base.id, "fitness": base.fitness},
             }
         )
@@ -183,9 +189,20 @@ def best_line(best: LeaderboardRow, trained: int) -> str:
     Args:
         trained: of how many candidates with a fitness it is the best.
     """
-    from search_server.cli.leaderboard import difference
+    from search_server.cli.leaderboard import difference, interval, p_value
     from search_server.cli.output import points
 
+    judged = best.judged
+    if judged is not None and judged.confirm is not None and judged.confirm.difference is not None:
+        gain = judged.confirm.difference
+        text = f"best: candidate {best.index}, {interval(gain)} AP to the baseline on confirm"
+        text += f" over {gain.count} seeds"
+        if judged.p is not None:
+            p = p_value(judged.p)
+            text += f", p {p if p.startswith('<') else '= ' + p} for {judged.family} confirmed"
+        if judged.shrunken is not None:
+            text += f", shrunken {100 * judged.shrunken:+.1f}"
+        return text
     text = f"best: candidate {best.index} with AP {points(best.fitness)}"
     if (paired := best.difference) is not None:
         seeds = "1 seed" if paired.seeds == 1 else f"{paired.seeds} seeds"

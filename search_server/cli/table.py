@@ -40,7 +40,8 @@ def plan(
 
     with stdout_kept():
         from search_server.table.calibrate import calibrator
-        from search_server.table.plan import PLAN_FILE, make_plan, write_plan
+        from search_server.table.making import make_plan
+        from search_server.table.plan import PLAN_FILE, write_plan
         from search_server.table.spec import load_table_spec
 
         given = load_table_spec(spec)

@@ -67,7 +67,7 @@ def export(
     row, definition = choose(job_id, store.candidates(job_id), candidate)
     spec = _trial(store, job, row, definition)
     facts = evidence(store.job(job_id), row, store.trials(job_id, curves=False), spec)
-    spec = replace(spec, precision=precision)
+    spec = replace(spec, precision=precision, warm_start=None)
     config = exported_config(spec, module)
     texts = render(config, facts, spec, path, module)
     _publish(texts, targets, config, force=force)

@@ -107,6 +107,7 @@ def _setting(facts: Evidence, spec: TrialSpec) -> list[str]:
         _line("loss name", json.dumps(definition.name)),
         *(_line(f"{branch} loss", json.dumps(text)) for branch, text in texts.items()),
         _line("iou center", "yes" if definition.iou_centerness else "no"),
+        *_learning_rate(definition),
         _line("data", json.dumps([spec.train.annotations, spec.train.images])),
         _line("validation", json.dumps([spec.evaluate.annotations, spec.evaluate.images])),
         _line("detector", json.dumps(_detector_name(facts.job.spec))),
@@ -119,6 +120,11 @@ def _setting(facts: Evidence, spec: TrialSpec) -> list[str]:
     if facts.candidate is not None and not facts.same_key:
         lines.append(_line("note", "this version would train it differently than it was recorded"))
     return lines
+
+
+def _learning_rate(definition: LossDefinition) -> list[str]:
+    factor = definition.learning_rate_scale
+    return [] if factor == 1.0 else [_line("lr scale", f"{factor:g}: the lr below has it")]
 
 
 def _what_is_searched(definition: LossDefinition) -> str:

@@ -131,4 +131,6 @@ def _words(expression: Expression, branch: Branch | None) -> str:
         words.append(f"alpha {branch.alpha:g}")
     if branch is not None and branch.loss_weight is not None:
         words.append(f"weight {branch.loss_weight:g}")
+    if isinstance(branch, ExpressionBranch) and branch.scale != 1.0:
+        words.append(f"calibrated by {branch.scale:.3g}")
     return ",  ".join(words)

@@ -73,14 +73,17 @@ class Problem:
     def filled(
         self, start: LossDefinition, expressions: Mapping[str, Expression], name: str
     ) -> LossDefinition:
-        """`start` with the given expressions, weighted as the spec says."""
+        """`start` with the given expressions, weighted as the spec says or as what they replace."""
         for branch, expression in expressions.items():
             role = space_role(expression.space)
             alpha = self.alpha if role == "binary_cls" else None
-            start = start.with_branch(
-                branch, ExpressionBranch(expression, self.weights[branch], alpha)
-            )
-        return replace(start, name=name, iou_centerness=self.template.iou_centerness)
+            weight, replaced = self.weights[branch], start.branch(branch)
+            if self.inherit and isinstance(replaced, ExpressionBranch):
+                weight, alpha = replaced.loss_weight, replaced.alpha
+            start = start.with_branch(branch, ExpressionBranch(expression, weight, alpha))
+        if self.handmade is None:
+            start = replace(start, iou_centerness=self.template.iou_centerness)
+        return replace(start, name=name)
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,9 @@ class TreeSearcher(Searcher):
 
     def _growth(self, branch: str) -> Draw:
         space, depth = self.problem.spaces[branch], self.settings.depth
+        if self.problem.pool is not None:
+            members = self.problem.pool[branch]
+            return lambda rng: members[int(rng.integers(len(members)))]
         return lambda rng: grow(space, rng, min_depth=depth.min, max_depth=depth.max)
 
 

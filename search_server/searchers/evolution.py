@@ -6,7 +6,15 @@ from collections.abc import Iterator, Sequence
 
 from numpy.random import Generator
 
-from primitives import Expression, crossover, hoist, mutate_point, mutate_subtree
+from primitives import (
+    Expression,
+    crossover,
+    hoist,
+    insert_constant,
+    mutate_constants,
+    mutate_point,
+    mutate_subtree,
+)
 from search_server.searchers.base import (
     UNBORN,
     Draw,
@@ -17,18 +25,40 @@ from search_server.searchers.base import (
     always,
     indices,
 )
+from search_server.searchers.refinement import near, refined
+from search_server.searchers.selection import eligible, picked, picked_pair, ranked
+from search_server.searchers.structure import landed
 from search_server.spec import Searcher as SearcherSpec
 
-MUTATIONS = {"subtree": mutate_subtree, "point": mutate_point, "hoist": hoist}
+REFINEMENTS = 4  # ways to move the numbers of the best, before structure is changed instead
+
+
+def move_constants(expression: Expression, rng: Generator) -> Expression:
+    """Its constants a little moved, or as often a new one beside a part of it."""
+    if rng.random() < 0.5:
+        moved = mutate_constants(expression, rng)
+        if moved != expression:
+            return moved
+    return insert_constant(expression, rng)
+
+
+MUTATIONS = {
+    "subtree": mutate_subtree,
+    "point": mutate_point,
+    "hoist": hoist,
+    "constant": move_constants,
+}
 
 
 class EvolutionSearcher(TreeSearcher):
     """Tree evolution over the searched branches (CSE-AutoLoss, section 3).
 
     First generation: the named losses, then random growth. Later: crossover of two parents,
-    mutation of one, or random growth, by the weights of the spec. Parents are the best P by
-    fitness among the candidates it was told of; while there are fewer than P with a fitness, the
-    best of the simulation fill up, and the named losses where nothing was told yet.
+    mutation of one, or random growth, by the weights of the spec. Parents are chosen as the spec
+    says among the candidates that it was told of; while there are too few with a fitness, those
+    that were stopped at a rung and then the best of the simulation fill up, and the named losses
+    where nothing was told yet. The last candidates are the best ones with their numbers moved,
+    where the spec asks for it.
 
     What a candidate is made by is drawn once. A way that finds nothing new and verified within its
     draws gives way to the next: crossover to mutation, mutation to random growth, random growth to
@@ -41,16 +71,21 @@ class EvolutionSearcher(TreeSearcher):
         self._told: list[Observation] = []
 
     def tell(self, observation: Observation) -> None:
-        """A candidate with a fitness, or at least a score, can become a parent."""
-        if observation.fitness is not None or observation.score is not None:
-            self._told.append(observation)
+        """A candidate with a fitness, or at least a rung or a score, can become a parent."""
+        seen = observation
+        if seen.fitness is not None or seen.score is not None or seen.rungs:
+            self._told.append(seen)
 
     def ask(self, index: int, rng: Generator) -> Iterator[Proposal]:
         """See `Searcher.ask`."""
         yield from self.named(index)
-        ranked = sorted(self._told, key=_rank)
-        parents = self._parents(index, ranked)
-        best = ranked[0] if ranked and self.problem.alternate else None
+        ranking = ranked(self._told, self.settings)
+        able = self._able(index, ranking)
+        parents = eligible(able, self.settings) if able else self._named(index)
+        best = ranking[0] if ranking and self.problem.alternate else None
+        if able and (sigma := self._sigma(index)) is not None:
+            for _ in range(REFINEMENTS):
+                yield refined(near(able, rng), self.active(index), sigma, self.problem, rng)
         first = _choice(rng, self._weights()) if self.generation(index) > 0 else "random"
         for origin in {
             "random": ("random", "mutation"),
@@ -64,18 +99,25 @@ class EvolutionSearcher(TreeSearcher):
             elif origin == "crossover" and len(parents) > 1:
                 yield self._crossed(index, rng, parents, best)
 
-    def _parents(self, index: int, ranked: Sequence[Observation]) -> list[Observation]:
-        """The best P that have an expression in an active branch; else the named losses."""
+    def _sigma(self, index: int) -> float | None:
+        """The spread of a refinement; None where it is not the time for it yet."""
+        total = self.problem.total
+        if total is None or self.generation(index) == 0:
+            return None
+        last = round(self.settings.refine * total)
+        if index <= total - last:
+            return None
+        return self.settings.sigma * (1.0 - 0.75 * (index - (total - last)) / last)
+
+    def _able(self, index: int, ranking: Sequence[Observation]) -> list[Observation]:
+        """Those of a ranking that have an expression in an active branch."""
         active = self.active(index)
-        able = [seen for seen in ranked if any(branch in seen.expressions for branch in active)]
-        if able:
-            return able[: self.settings.parents]
+        return [seen for seen in ranking if any(branch in seen.expressions for branch in active)]
+
+    def _named(self, index: int) -> list[Observation]:
+        """The named losses as parents, where there are no others."""
         named = ((chosen, self.problem.expressions(chosen)) for chosen in self.problem.named)
-        return [
-            Observation(UNBORN, chosen, found, None, None)
-            for chosen, found in named
-            if any(branch in found for branch in active)
-        ]
+        return self._able(index, [Observation(UNBORN, *pair, None, None) for pair in named])
 
     def _any(self, rng: Generator, parents: Sequence[Observation]) -> Observation | None:
         """One of the parents; none in the alternating mode, which takes the template's branch."""
@@ -91,11 +133,11 @@ class EvolutionSearcher(TreeSearcher):
         best: Observation | None,
     ) -> Proposal:
         """One parent, changed in some of the active branches, at least in one."""
-        parent = parents[int(rng.integers(len(parents)))]
+        parent = picked(parents, self.settings, rng)
         able = [branch for branch in self.active(index) if branch in parent.expressions]
         subset = int(rng.integers(1, 2 ** len(able)))
         draws = {
-            branch: self._mutation(parent.expressions[branch])
+            branch: self._mutation(branch, parent.expressions[branch])
             for bit, branch in enumerate(able)
             if subset >> bit & 1
         }
@@ -113,22 +155,31 @@ class EvolutionSearcher(TreeSearcher):
 
         Where nothing is crossed there is nothing random either: one draw tells all.
         """
-        one, two = (parents[int(i)] for i in rng.choice(len(parents), size=2, replace=False))
+        one, two = picked_pair(parents, self.settings, rng)
         draws: dict[str, Draw] = {}
         limit: int | None = 1
         for branch in self.active(index):
             if branch in one.expressions and branch in two.expressions:
-                draws[branch] = _crossing(one.expressions[branch], two.expressions[branch])
+                pair = one.expressions[branch], two.expressions[branch]
+                draws[branch] = self._landing(branch, _crossing(*pair), ())
                 limit = None
             elif branch in two.expressions:
                 draws[branch] = always(two.expressions[branch])
         start = best or one
         return Proposal("crossover", indices(one, two, start), start.definition, draws, limit)
 
-    def _mutation(self, parent: Expression) -> Draw:
+    def _mutation(self, branch: str, parent: Expression) -> Draw:
         kinds = self.settings.mutate
-        weights = {kind: getattr(kinds, kind) for kind in MUTATIONS}
-        return lambda rng: MUTATIONS[_choice(rng, weights)](parent, rng)
+        weights = {kind: value for kind in MUTATIONS if (value := getattr(kinds, kind)) > 0}
+        draw: Draw = lambda rng: MUTATIONS[_choice(rng, weights)](parent, rng)  # noqa: E731
+        return self._landing(branch, draw, (parent,))
+
+    def _landing(self, branch: str, draw: Draw, left_out: Sequence[Expression]) -> Draw:
+        """The draw itself, or where there is a pool, the member of it that the draw leads to."""
+        if self.problem.pool is None:
+            return draw
+        members = self.problem.pool[branch]
+        return lambda rng: landed(draw(rng), members, left_out, rng)
 
     def _weights(self) -> dict[str, float]:
         settings = self.settings
@@ -137,12 +188,6 @@ class EvolutionSearcher(TreeSearcher):
             "mutation": settings.mutation,
             "crossover": settings.crossover,
         }
-
-
-def _rank(seen: Observation) -> tuple[bool, float, int]:
-    """Sorts the best to the front: by fitness, then those without one by their score."""
-    value = seen.score if seen.fitness is None else seen.fitness
-    return (seen.fitness is None, -(value or 0.0), seen.index)
 
 
 def _crossing(one: Expression, two: Expression) -> Draw:

@@ -58,7 +58,7 @@ class Handmade:
     """
 
     branches: Mapping[str, HandmadeBranch]
-    template: LossDefinition = LossDefinition("template")
+    template: LossDefinition
     centerness: tuple[bool, ...] = (False,)
     learning_rate: tuple[float, float] | None = (0.25, 4.0)
 
@@ -116,7 +116,7 @@ class Handmade:
         one of the other, and the first of both with the other centerness."""
         firsts = {branch: space.losses[0] for branch, space in self.branches.items()}
         wanted = [firsts]
-        for branch in reversed(self.branches):
+        for branch in reversed(list(self.branches)):
             wanted += [{**firsts, branch: name} for name in self.branches[branch].losses[1:]]
         found = [self.choose(_Published(names, self.centerness[0])) for names in wanted]
         found += [self.choose(_Published(firsts, other)) for other in self.centerness[1:]]

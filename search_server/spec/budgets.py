@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from search_server.spec.given_losses import given_loss
+from search_server.spec.given_losses import definition_of, given_loss
 
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -176,11 +176,19 @@ class Confirm(Part):
         if not isinstance(value, list | tuple):
             raise ValueError("it must be a list of losses")
         folder = (info.context or {}).get("folder")
-        rivals = [
-            given_loss(given, folder, f"rival-{number}") for number, given in enumerate(value, 1)
-        ]
-        if any(rival in rivals[:number] for number, rival in enumerate(rivals)):
-            raise ValueError("it holds a loss twice")
+        rivals: list[str | dict[str, Any]] = []
+        keys: set[str] = set()
+        for number, given in enumerate(value):
+            field = f"funnel.confirm.rivals.{number}"
+            try:
+                rival = given_loss(given, folder, f"rival-{number + 1}")
+            except ValueError as error:
+                raise Misfit(field, given, str(error)) from error
+            key = definition_of(rival).key
+            if key in keys:
+                raise Misfit(field, given, "it must not be a rival before it")
+            rivals.append(rival)
+            keys.add(key)
         return rivals
 
 

@@ -169,6 +169,9 @@ class JobSpec(Part):
             tuning chooses it: there it is the baseline's alone.
         baseline: `default` (the detector's own losses), a catalogue name, or a loss definition;
             its `iou_centerness` is the job's.
+        calibrate: every searched expression gets a factor with which its gradient is as large as
+            that of the baseline's loss, see docs/calibration.md. Searches of expressions only, and
+            their default.
         candidates: how many candidates are made, the baseline not counted. It follows from the
             searcher where that is `policy`, and so does the window.
         window: W, the k-th `ask` sees exactly the results of candidates 0 .. k-W. With a window
@@ -176,6 +179,9 @@ class JobSpec(Part):
             a generation sees only the first of the generation before it, and the last one all of
             it: several small generations learn more than two large ones.
         seed: of the searcher, and of the simulation.
+        target_gain: points of AP (x 100) over the baseline that the job is meant to find; it
+            steers nothing, but a job whose `confirm` cannot detect it says so when it is
+            submitted (see `lossforge noise`). null: none.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
@@ -188,12 +194,14 @@ class JobSpec(Part):
     iou_centerness: bool = False
     baseline: str | dict[str, Any] = "default"
     searcher: AnySearcher = Searcher()
+    calibrate: bool = Field(default_factory=lambda given: isinstance(given["searcher"], Searcher))
     funnel: Funnel = Funnel()
     candidates: int = Field(default_factory=lambda given: _following(given)[0], ge=1, le=10**8)
     window: int = Field(default_factory=lambda given: _following(given)[1], ge=1, le=10**8)
     resources: Resources = Resources()
     limits: Limits = Limits()
     seed: Seed = 0
+    target_gain: Annotated[float, Field(gt=0, le=100)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -339,6 +347,7 @@ def _check_kind(spec: JobSpec) -> None:
             "every sample of a round is trained, and its AP is the reward",
         ),
         "funnel.verify": (spec.funnel.verify, Verify(), "no expressions are drawn"),
+        "calibrate": (spec.calibrate, False, "how strong a ranking loss is, is searched too"),
         "funnel.proxy.rungs": (
             list(spec.funnel.proxy.rungs),
             [],
@@ -366,6 +375,7 @@ def _check_tuning(spec: JobSpec) -> None:
         "search_space": (spec.search_space, None, "it is for expressions"),
         "mode": (spec.mode, "joint", "there are no generations that could alternate"),
         "funnel.verify": (spec.funnel.verify, Verify(), "no expressions are drawn"),
+        "calibrate": (spec.calibrate, False, "the weights of the losses are tuned"),
     }
     _check_idle(TUNING, idle)
 

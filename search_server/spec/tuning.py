@@ -1,4 +1,4 @@
-"""The parts of a job spec for a tuning of hand-made losses: its searcher and what it chooses from."""
+"""The parts of a job spec for a tuning of hand-made losses: its searcher, and the choices."""
 
 from __future__ import annotations
 
@@ -28,10 +28,9 @@ class TuningSearcher(Part):
     """The numbers of hand-made losses, tuned by a sampler of Optuna's.
 
     Attributes:
-        sampler: `tpe` looks at one group of choices that occur together at a time, and learns
-            from stopped candidates too; `cmaes` and `gp` learn from finished ones what all of
-            them have in common, the weights and the learning rate, and draw the rest at random;
-            `random` learns nothing. `gp` takes a second and more a candidate.
+        sampler: `tpe` learns each group of choices that occur together, from stopped candidates
+            too; `cmaes` learns from finished ones what all of them have in common, such as the
+            weights and the learning rate, and draws the rest at random; `random` learns nothing.
         startup: candidates that are drawn at random after the published losses, before the
             sampler takes over.
         population: size of a cohort of the simulation, if there is one.
@@ -40,7 +39,7 @@ class TuningSearcher(Part):
     """
 
     type: Literal["tuning"]
-    sampler: Literal["tpe", "random", "cmaes", "gp"] = "tpe"
+    sampler: Literal["tpe", "random", "cmaes"] = "tpe"
     startup: int = Field(default=10, ge=1, le=100_000)
     population: int = Field(default=16, ge=1, le=100_000)
     centerness: Annotated[tuple[bool, ...], Field(min_length=1, max_length=2)] | None = None

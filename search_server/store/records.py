@@ -142,7 +142,7 @@ class Start:
     Attributes:
         verdict: `train` it; `wait`, for the same trial runs in this store at this moment; or it is
             `reused`: its row has a result already.
-        trial: the row with that result, without curves; None unless reused.
+        trial: the row with that result; None unless reused.
     """
 
     verdict: Literal["train", "wait", "reused"]

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session, defer
 from search_server.errors import JobError
 from search_server.store import convert, lookup, models, owner
 from search_server.store.moves import TRIAL_MOVES, check_move
-from search_server.store.records import METRICS, STAGES, Stage, Start, TrialRecord
+from search_server.store.records import METRICS, PHASES, STAGES, Stage, Start, TrialRecord
 from search_server.store.sessions import Sessions, now
 
 if TYPE_CHECKING:
@@ -90,14 +90,14 @@ class Trials(Sessions):
             row.reused_from = f"{holder.job_id}:{holder.candidate}:{holder.stage}:{holder.seed}"
             for column, value in taken.items():
                 setattr(row, column, value)
-            return Start("reused", convert.trial_record(row, curves=False))
+            return Start("reused", convert.trial_record(row, curves=True))
 
     def finish_trial(
         self, job_id: str, candidate: int, stage: Stage, seed: int, result: TrialResult
     ) -> None:
         """Write how a started trial ended, or that it was paused.
 
-        Seconds of its earlier parts are added to.
+        The seconds of its earlier parts are added to, and their rungs are kept.
 
         Raises:
             IllegalMove: it has ended already.
@@ -112,9 +112,12 @@ class Trials(Sessions):
             row.state, row.finished_at = result.status, now()
             if result.status in GIVEN_UP:
                 row.trained_key = None
+            before = {f"seconds_{phase}": getattr(row, f"seconds_{phase}") for phase in PHASES}
+            rungs = {**convert.rungs_of(row), **result.rungs}
             for column, value in convert.result_columns(result).items():
-                before = getattr(row, column) if column.startswith("seconds_") else None
-                setattr(row, column, value if before is None else before + (value or 0.0))
+                spent = before.get(column)
+                setattr(row, column, value if spent is None else spent + (value or 0.0))
+            row.rungs = convert.rung_columns(rungs)
 
     def trials(
         self, job_id: str, candidate: int | None = None, *, curves: bool = True

@@ -5,20 +5,17 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
 
 from search_server.executors import Executor
-from search_server.funnel.stages import TrialKey
-from search_server.loss_choice import detector_path
+from search_server.funnel.outcomes import TrialKey
 from search_server.table.log import TableKey, TableLog, TableTrial
 from search_server.table.plan import PlannedLoss, TablePlan, ordered
 from search_server.table.spec import TableSpec
-from workers import Split, TrialResult, TrialSpec, load_detector, lossforge_home
-from workers.data import digits, one_image_per_class, read_classes
-from workers.warm_start import WarmStart, warm_start_path
+from search_server.table.trials import Trials
+from workers import TrialResult, TrialSpec
+from workers.warm_start import warm_start_path
 
 PATIENCE = 0.5  # seconds until clock and stop signal are looked at again
 ATTEMPTS = 2  # of a trial that failed or ran out of time
@@ -38,83 +35,11 @@ class Progress:
     of: int
 
 
-@dataclass(frozen=True)
-class Trials:
-    """Makes the trials of a plan for this machine."""
-
-    plan: TablePlan
-    _texts: dict[str, str] = field(default_factory=dict, repr=False)
-
-    @cached_property
-    def spec(self) -> TableSpec:
-        """The plan's own spec."""
-        return TableSpec.model_validate(dict(self.plan.spec))
-
-    @cached_property
-    def splits(self) -> Mapping[str, Split]:
-        """The splits of the data set, which is written if need be."""
-        return digits().splits
-
-    @cached_property
-    def classes(self) -> tuple[str, ...]:
-        """Of the data set."""
-        return read_classes(self.splits["search_train"].annotations)
-
-    @cached_property
-    def few(self) -> Split:
-        """The images of the simulation."""
-        simulate = self.spec.simulate
-        return one_image_per_class(
-            self.splits["search_train"],
-            lossforge_home() / "subsets",
-            simulate.images_per_class,
-            simulate.seed,
-        )
-
-    def detector(self, group: str) -> str:
-        """Text of a group's detector."""
-        if group not in self._texts:
-            self._texts[group] = load_detector(detector_path(self.spec.groups[group].detector))
-        return self._texts[group]
-
-    def trial(self, loss: PlannedLoss, stage: str, seed: int) -> TrialSpec:
-        """One trial of a loss."""
-        spec = self.spec
-        common: dict[str, Any] = {
-            "detector": self.detector(loss.group),
-            "definition": loss.definition,
-            "seed": seed,
-            "classes": self.classes,
-            "device": spec.device,
-            "time_limit": spec.trial_seconds,
-            "precision": spec.precision,
-        }
-        if stage == "simulate":
-            return TrialSpec(
-                train=self.few,
-                evaluate=self.few,
-                steps=spec.simulate.steps,
-                batch_size=spec.simulate.batch_size,
-                **common,
-            )
-        warm = spec.warm_start
-        if warm is not None:
-            own = {"name": "default", "cls": None, "bbox": None, "iou_centerness": False}
-            common["warm_start"] = WarmStart(own, warm.seed, warm.steps, warm.parts)
-        return TrialSpec(
-            train=self.splits["search_train"],
-            evaluate=self.splits["search_val"],
-            steps=spec.steps,
-            batch_size=spec.batch_size,
-            rungs=spec.rungs,
-            **common,
-        )
-
-
 @dataclass
 class _Build:
     """The trials that are left, and those under way."""
 
+    plan: TablePlan
     trials: Trials
     log: TableLog
     waiting: list[tuple[int, str, int]] = field(default_factory=list)
@@ -123,7 +48,7 @@ class _Build:
     total: int = 0
 
     def __post_init__(self) -> None:
-        plan, spec = self.trials.plan, self.trials.spec
+        plan, spec = self.plan, self.trials.spec
         order = ordered(plan, spec.seeds)
         self.total = len(order)
         for place, stage, seed in order:
@@ -137,13 +62,14 @@ class _Build:
         while self.waiting and len(self.running) < executor.slots():
             place, stage, seed = self.waiting.pop(0)
             key = TrialKey(place, stage, seed)  # type: ignore[arg-type]
-            self.running[key] = self.trials.trial(self.trials.plan.losses[place], stage, seed)
+            loss = self.plan.losses[place]
+            self.running[key] = self.trials.trial(loss.group, loss.definition, stage, seed)
             executor.submit(key, self.running[key])
 
     def finish(self, key: TrialKey, result: TrialResult) -> Progress:
         """Writes down how a trial ended; one that was lost is tried again at the end."""
         spec = self.running.pop(key)
-        loss = self.trials.plan.losses[key.candidate]
+        loss = self.plan.losses[key.candidate]
         place = TableKey(loss.id, key.stage, key.seed)
         trial = TableTrial.of(place, result, self._weights(loss.group, spec))
         self.log.add(trial)
@@ -181,7 +107,8 @@ def build_table(
         say: told of every trial that ends.
         stop: when set, running trials are cancelled.
     """
-    build = _Build(Trials(plan), log)
+    spec = TableSpec.model_validate(dict(plan.spec))
+    build = _Build(plan, Trials(spec), log)
     stop = stop or threading.Event()
     deadline = float("inf") if minutes is None else time.monotonic() + 60 * minutes
     try:

@@ -10,15 +10,21 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from primitives import Expression, Gradient, grow
-from primitives import crossover as cross
+from primitives import (
+    Expression,
+    Gradient,
+    crossover,
+    grow,
+    hoist,
+    mutate_point,
+    mutate_subtree,
+)
 from search_server.funnel.rejection import gradient_at
 from search_server.funnel.samples import samples_of
 from search_server.funnel.verification import family_of, verify
-from search_server.searchers.evolution import MUTATIONS
-from search_server.spec.budgets import Mutation
 
 WAYS = ("random", "mutation", "crossover")
+MUTATIONS = ((mutate_subtree, 0.5), (mutate_point, 0.3), (hoist, 0.2))  # and how often each
 LARGEST = 40  # nodes; longer ones are bloat that the same search would also have shorter
 DIFFERENT = 0.05  # in entries of a direction, whose mean square is 1
 
@@ -118,16 +124,13 @@ def direction(expression: Expression) -> NDArray[np.float64] | None:
 
 def _drawing(way: str, parents: Sequence[Expression], rng: Generator) -> Iterator[Expression]:
     space = parents[0].space
-    weights = Mutation()
-    kinds = list(MUTATIONS)
-    shares = np.array([getattr(weights, kind) for kind in kinds])
-    shares = shares / shares.sum()
+    shares = [share for _, share in MUTATIONS]
 
     def one() -> Expression:
         return parents[int(rng.integers(len(parents)))]
 
     def mutated() -> Expression:
-        change: Callable[..., Expression] = MUTATIONS[kinds[int(rng.choice(len(kinds), p=shares))]]
+        change: Callable[..., Expression] = MUTATIONS[int(rng.choice(len(shares), p=shares))][0]
         return change(one(), rng)
 
     while True:
@@ -136,4 +139,4 @@ def _drawing(way: str, parents: Sequence[Expression], rng: Generator) -> Iterato
         elif way == "mutation":
             yield mutated()
         else:
-            yield cross(one(), one(), rng)
+            yield crossover(one(), one(), rng)

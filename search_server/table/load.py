@@ -24,5 +24,9 @@ def table_folder(given: str) -> Path:
         if path.is_dir():
             return path
     shipped = tables_dir()
-    names = sorted(path.name for path in shipped.iterdir() if path.is_dir()) if shipped.is_dir() else []
-    raise JobError(f"{given!r} is no folder of a table; shipped tables: {', '.join(names) or 'none'}")
+    names = (
+        sorted(path.name for path in shipped.iterdir() if path.is_dir()) if shipped.is_dir() else []
+    )
+    raise JobError(
+        f"{given!r} is no folder of a table; shipped tables: {', '.join(names) or 'none'}"
+    )

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -23,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from search_server.controller import run_job
 from search_server.executors import InlineExecutor
+from search_server.funnel.outcomes import TrialKey
 from search_server.jobs import create_job
 from search_server.spec import JobSpec, parse_spec
 from search_server.store import Store
@@ -44,6 +46,7 @@ SPEC: dict[str, Any] = {
     },
     "candidates": 17,
     "window": 6,
+    "calibrate": False,
     "seed": 11,
 }
 # What makes a policy search of it; None leaves a field out.
@@ -55,6 +58,16 @@ POLICY: dict[str, Any] = {
     "funnel": {"simulate": None, "proxy": {"steps": 5, "seeds": [0, 7]}},
     "candidates": None,
     "window": None,
+}
+# What makes a search with rungs and a last stage of it, the rivals a stock loss and one that may be
+# found anyway.
+HALVING: dict[str, Any] = {
+    "funnel": {
+        "verify": {"max_draws": 400},
+        "simulate": {"steps": 3, "keep": 3},
+        "proxy": {"steps": 50, "seeds": [0, 7], "rungs": [10, 20], "hopeless": 0.3},
+        "confirm": {"top": 2, "seeds": 3, "rivals": ["focal-giou", "cse-autoloss-b"]},
+    },
 }
 TIMES = ("_at", "seconds_", "owner")
 
@@ -78,13 +91,32 @@ def number(trial: TrialSpec) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
 
 
+def _until(trial: TrialSpec, rung: int) -> TrialSpec:
+    return replace(trial, steps=rung, rungs=(), pause_after=None)
+
+
 def fake_trial(trial: TrialSpec) -> TrialResult:
-    """Most are done, some diverge, fail or run out of time; always the same for the same trial."""
+    """Most are done, some diverge, fail or run out of time; always the same for the same trial.
+
+    APs rise from rung to rung, more or less. A paused one leaves a checkpoint that nobody needs.
+    """
     value = number(trial)
     status = {0: "diverged", 1: "failed", 2: "timeout"}.get(int(value * 1e6) % 20, "done")
+    rungs = {
+        rung: value * rung / trial.steps * (0.6 + 0.4 * number(_until(trial, rung)))
+        for rung in trial.rungs
+    }
+    if status != "done":  # it ends somewhere between the rungs, or before the first
+        rungs = dict(list(rungs.items())[: int(value * 1e7) % (len(rungs) + 1)])
+    pause = trial.pause_after
+    if pause is not None and (status == "done" or pause in rungs):
+        assert trial.checkpoint_file is not None
+        trial.checkpoint_file.parent.mkdir(parents=True, exist_ok=True)
+        trial.checkpoint_file.write_text("made up")
+        status, rungs = "paused", {rung: ap for rung, ap in rungs.items() if rung <= pause}
     return TrialResult(
         status,  # type: ignore[arg-type]
-        "" if status == "done" else f"made to be {status}",
+        "" if status in ("done", "paused") else f"made to be {status}",
         value if status == "done" else None,
         trial.seed,
         trial.steps,
@@ -92,6 +124,7 @@ def fake_trial(trial: TrialSpec) -> TrialResult:
         curves={"step": [1.0, 2.0], "loss": [1.0, value]},
         seconds={"total": time.perf_counter() % 1.0},
         versions={"torch": "0"},
+        rungs=rungs,
     )
 
 
@@ -133,6 +166,37 @@ def rows(url: str) -> dict[str, list[dict[str, Any]]]:
         }
     engine.dispose()
     return found
+
+
+class ShuffledExecutor:
+    """Gives results back in an order of its own, and changes its number of slots all the time."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.held: dict[TrialKey, TrialSpec] = {}
+        self.most = 0
+
+    def submit(self, key: TrialKey, spec: TrialSpec) -> None:
+        assert key not in self.held
+        self.held[key] = spec
+        self.most = max(self.most, len(self.held))
+
+    def wait(self, timeout: float) -> list[tuple[TrialKey, TrialResult]]:
+        count = self.rng.randint(0 if timeout == 0 else 1, 3)
+        keys = self.rng.sample(sorted(self.held), min(count, len(self.held)))
+        return [(key, fake_trial(self.held.pop(key))) for key in keys]
+
+    def slots(self) -> int:
+        return self.rng.randint(1, 9)
+
+    def lacks(self) -> str:
+        return ""
+
+    def cancel_all(self) -> None:
+        self.held.clear()
+
+    def close(self) -> None:
+        self.cancel_all()
 
 
 class Killer:

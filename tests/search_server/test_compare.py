@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,14 +18,22 @@ from scipy import stats
 
 from losses import CATALOG, LossDefinition
 from search_server.cli import run
-from search_server.comparison import Comparison, Contender, run_comparison, table_rows
+from search_server.comparison import Comparison, Contender
 from search_server.comparison_file import ComparisonFile
+from search_server.comparison_plot import plot_comparison
+from search_server.comparison_rows import table_rows
+from search_server.comparison_run import run_comparison
 from search_server.contenders import choose_contenders
 from search_server.errors import JobError
 from search_server.executors import InlineExecutor
+from search_server.funnel.stages import TrialKey
+from search_server.jobs import prepare_job
 from search_server.paired_statistics import paired
+from search_server.spec import load_spec
+from search_server.spec_trials import spec_trials
 from search_server.store import CandidateRecord, Store
 from workers import Split, TrialResult, TrialSpec
+from workers.detector import parse_detector
 
 COMMAND = (sys.executable, "-P", "-m", "search_server.cli")
 Run = Callable[[TrialSpec], TrialResult]
@@ -80,17 +89,21 @@ def comparison(**changes: object) -> Comparison:
     """Three losses on data that is nowhere: for trials that are not trained."""
     names = ("focal-l1", "focal-giou", "focal-iou")
     fields: dict = {
-        "detector": "model = dict(type='Nothing')",
         "contenders": tuple(Contender(name, CATALOG[name]) for name in names),
         "baseline": 0,
-        "train": Split("/nowhere.json", "/nowhere"),
-        "evaluate": Split("/nowhere.json", "/nowhere"),
-        "classes": ("a",),
-        "steps": 1,
-        "batch_size": 1,
         "seeds": (5, 6, 7),
     }
-    return Comparison(**{**fields, **changes})
+    template = TrialSpec(
+        detector="model = dict(type='Nothing')",
+        definition={},
+        train=Split("/nowhere.json", "/nowhere"),
+        evaluate=Split("/nowhere.json", "/nowhere"),
+        classes=("a",),
+        seed=0,
+        steps=int(changes.pop("steps", 1)),  # type: ignore[call-overload]
+        batch_size=1,
+    )
+    return Comparison(template, **{**fields, **changes})
 
 
 def ended(spec: TrialSpec, fitness: float | None, status: str = "done") -> TrialResult:
@@ -105,7 +118,7 @@ def by_box_loss(spec: TrialSpec) -> TrialResult:
     """A trial in which GIoU is better than L1 by 0.1 and the IoU diverges or fails."""
     if box_loss(spec) == "IoULoss":
         return ended(spec, None, "diverged" if spec.seed == 5 else "failed")
-    return ended(spec, 0.01 * spec.seed + 0.1 * (box_loss(spec) == "GIoULoss"))
+    return ended(spec, 0.01 * (spec.seed % 100) + 0.1 * (box_loss(spec) == "GIoULoss"))
 
 
 def compared(
@@ -132,6 +145,37 @@ class TestComparison:
         assert iou.by_seed == {5: 0.0}
         assert iou.difference is not None
         assert (iou.difference.count, iou.difference.mean) == (1, pytest.approx(-0.05))
+
+    def test_p_values_are_corrected_and_estimates_shrunken(self) -> None:
+        """Two losses against the baseline, one of them with two seeds only."""
+        base = {5: 0.40, 6: 0.44, 7: 0.42}
+        gains = {"GIoULoss": (0.02, 0.03, 0.025), "IoULoss": (0.01, 0.002, None)}
+
+        def trial(spec: TrialSpec) -> TrialResult:
+            gain = gains.get(box_loss(spec), (0.0, 0.0, 0.0))[spec.seed - 5]
+            lost = gain is None
+            return ended(
+                spec, None if lost else base[spec.seed] + gain, "timeout" if lost else "done"
+            )
+
+        one = comparison()
+        first, giou, iou = table_rows(one, compared(one, run=trial))
+        alone = stats.ttest_1samp([0.02, 0.03, 0.025], 0).pvalue
+        other = stats.ttest_1samp([0.01, 0.002], 0).pvalue
+        assert giou.p == pytest.approx(2 * alone)
+        assert iou.p == pytest.approx(max(2 * alone, other))
+        assert iou.failed == (7,)
+        middle = (0.025 + 0.006) / 2
+        assert middle < giou.shrunken < 0.025
+        assert 0.006 < iou.shrunken < middle
+        assert (first.p, first.shrunken) == (None, None)
+
+    def test_the_picture(self, tmp_path: Path) -> None:
+        one = comparison()
+        path = plot_comparison(one, table_rows(one, compared(one)), tmp_path / "new" / "p.png")
+        assert path.stat().st_size > 5000
+        empty = plot_comparison(one, table_rows(one, {}), tmp_path / "empty.png")
+        assert empty.stat().st_size > 2000
 
     def test_the_trials_of_a_seed_differ_in_the_loss_alone(self) -> None:
         one = comparison()
@@ -363,6 +407,7 @@ class TestErrors:
             (["default", "--train-split", "x"], "no split 'x'"),
             (["default", "--seeds", "1"], "1 seed gives no interval"),
             (["default", "default"], "'default' is given twice"),
+            (["default", "--spec", "nope.yaml"], "--detector is in the spec"),
             (["default", "cse-autoloss-a"], "cse-autoloss-a: "),
             (["default", "--data", "/nowhere"], "is not a folder"),
             (["default", "--address", "auto", "--slots", "2"], "--slots is for this machine"),
@@ -381,6 +426,68 @@ class TestErrors:
         shown = call("compare", "default", *where)
         assert shown.code == 2
         assert "the split 'search_train'; found instances_val2017.json" in shown.err
+
+
+@pytest.fixture
+def spec_file(tmp_path: Path) -> Path:
+    """A job spec whose confirm stage has a budget of its own."""
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "name: tiny\ndetector: digits/retinanet\nbaseline: focal-giou\n"
+        "branches: {cls: {space: binary_cls}}\nresources: {precision: bfloat16, threads: 2}\n"
+        "funnel: {simulate: null, proxy: {steps: 7, batch_size: 3},"
+        " confirm: {steps: 9, seeds: 5, top: 2}}\n"
+    )
+    return path
+
+
+class TestSpec:
+    def test_trials_are_those_that_confirm(self, spec_file: Path) -> None:
+        found = spec_trials(load_spec(spec_file))
+        job = prepare_job(load_spec(spec_file))
+        definition = CATALOG["focal-l1"].to_json()
+        own = replace(found.template, definition=definition, seed=1001)
+        assert own.key == job.trial(TrialKey(1, "confirm", 1001), definition).key
+        assert (own.steps, own.batch_size, own.precision, own.threads) == (9, 3, "bfloat16", 2)
+        assert own.evaluate == job.splits["confirm"]
+        assert (found.split, found.seeds, found.top) == ("confirm", 5, 2)
+        assert found.baseline.key == CATALOG["focal-giou"].key
+
+    def test_what_is_given_beside_it_wins(self, spec_file: Path) -> None:
+        spec = load_spec(spec_file)
+        found = spec_trials(spec, split="search_val", steps=4, options=["model.test_cfg.nms_pre=7"])
+        assert found.template.evaluate == found.job.splits["search_val"]
+        assert found.template.steps == 4
+        assert parse_detector(found.template.detector).model.test_cfg.nms_pre == 7
+        with pytest.raises(JobError, match="no split 'tset'; they have search_train"):
+            spec_trials(spec, split="tset")
+
+    def test_the_command(self, spec_file: Path, tmp_path: Path, call, monkeypatch) -> None:
+        trained = []
+
+        def trial(spec: TrialSpec) -> TrialResult:
+            trained.append(spec)
+            return by_box_loss(spec)
+
+        monkeypatch.setattr(
+            "search_server.executors.choice.open_executor", lambda *given: InlineExecutor(1, trial)
+        )
+        line = ["compare", "focal-l1", "focal-iou", "--spec", spec_file, "--seeds", 2, "--json"]
+        shown = call(*line, "--plot", tmp_path / "p.png", "-o", tmp_path / "t.jsonl")
+        assert shown.code == 1, "seed 3000 fails for the IoU"
+        found = json.loads(shown.out)
+        assert found["baseline"] == "focal-giou"
+        assert [loss["name"] for loss in found["losses"]] == ["focal-giou", "focal-l1", "focal-iou"]
+        assert found["losses"][1]["difference"]["mean"] == pytest.approx(-0.1)
+        assert (found["split"], found["steps"], found["precision"]) == ("confirm", 9, "bfloat16")
+        assert found["seeds"] == [3000, 3001]
+        assert {spec.precision for spec in trained} == {"bfloat16"}
+        assert (tmp_path / "p.png").exists()
+
+    def test_without_either_it_asks(self, call) -> None:
+        shown = call("compare", "default")
+        assert shown.code == 2
+        assert "give --spec SPEC.yaml, or --detector" in shown.err
 
 
 def test_help_has_an_example(call) -> None:

@@ -1,7 +1,6 @@
 """The search loop: cohorts, window, counting, statuses; and that timing changes nothing."""
 
 import importlib.util
-import random
 import threading
 import time
 from collections import Counter
@@ -27,37 +26,6 @@ assert _spec is not None
 assert _spec.loader is not None
 fake: Any = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(fake)
-
-
-class ShuffledExecutor:
-    """Gives results back in an order of its own, and changes its number of slots all the time."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = random.Random(seed)
-        self.held: dict[TrialKey, TrialSpec] = {}
-        self.most = 0
-
-    def submit(self, key: TrialKey, spec: TrialSpec) -> None:
-        assert key not in self.held
-        self.held[key] = spec
-        self.most = max(self.most, len(self.held))
-
-    def wait(self, timeout: float) -> list[tuple[TrialKey, TrialResult]]:
-        count = self.rng.randint(0 if timeout == 0 else 1, 3)
-        keys = self.rng.sample(sorted(self.held), min(count, len(self.held)))
-        return [(key, fake.fake_trial(self.held.pop(key))) for key in keys]
-
-    def slots(self) -> int:
-        return self.rng.randint(1, 9)
-
-    def lacks(self) -> str:
-        return ""
-
-    def cancel_all(self) -> None:
-        self.held.clear()
-
-    def close(self) -> None:
-        self.cancel_all()
 
 
 @pytest.fixture
@@ -130,7 +98,7 @@ def test_every_draw_is_counted(reference: dict[str, Any]) -> None:
 def test_timing_and_slots_change_nothing(seed: int, url: str, reference: dict[str, Any]) -> None:
     job = fake.new_job(url)
     with Store.open(url) as store:
-        assert run_job(store, job, ShuffledExecutor(seed), trace=1) == "done"
+        assert run_job(store, job, fake.ShuffledExecutor(seed), trace=1) == "done"
     assert fake.rows(url) == reference
 
 
@@ -159,7 +127,7 @@ def test_ask_sees_exactly_the_window(url: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(jobs_module, "make_searcher", Spy)
     job = fake.new_job(url)
     with Store.open(url) as store:
-        run_job(store, job, ShuffledExecutor(3))
+        run_job(store, job, fake.ShuffledExecutor(3))
     assert asked == {k: list(range(max(0, k - 6 + 1))) for k in range(1, 18)}
 
 
@@ -192,7 +160,7 @@ def test_a_time_limit_only_interrupts(url: str) -> None:
 def test_a_broken_executor_leaves_the_job_to_be_resumed(
     url: str, reference: dict[str, Any]
 ) -> None:
-    class Broken(ShuffledExecutor):
+    class Broken(fake.ShuffledExecutor):
         def wait(self, timeout: float) -> list[tuple[TrialKey, TrialResult]]:
             if len(self.held) > 2:
                 raise OSError("the cluster is gone")

@@ -1,6 +1,7 @@
 """Ranks, paired differences, confirmations and groups of the leaderboard; a page's queries."""
 
 import dataclasses
+import json
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -531,3 +532,51 @@ class TestAPolicySearch:
             assert all(part in text for part in shown), text
         assert run(["jobs", policy, "--json"]) == 0
         assert '"rounds"' in capsys.readouterr().out
+
+
+class TestShown:
+    def test_confirmed_rows_rivals_readings_and_marks(self, store, job, capsys):
+        """The table and the JSON of a job with a bit of everything."""
+        add(store, job, 0, {0: 0.40})
+        add(store, job, 1, {0: 0.60}, size=12, cls_text="sigmoid(X)")
+        add(store, job, 2, {0: 0.50}, size=5, name="second")
+        rival(store, job, 3, "tuned")
+        for index, gain in ((0, 0.0), (1, 0.03), (3, 0.01)):
+            judge(store, job, index, {1000: 0.4 + gain, 1001: 0.45 + 1.1 * gain})
+        for index in (0, 1):
+            judge(store, job, index, {2000: 0.4 + 0.02 * index, 2001: 0.4 + 0.03 * index}, "test")
+        with store.changing() as session:
+            session.get(models.Trial, (job, 1, "proxy", 0)).reused_from = "older-7:4:proxy:0"
+
+        def shown(*options: str) -> str:
+            assert run(["leaderboard", job, "--store", store.url, *options]) == 0
+            return capsys.readouterr().out
+
+        text = " ".join(shown().split())
+        assert "1* 1 45.6 +3.1 (+1.2 to +5.1) 0.030 +3.1 2 60.0" in text
+        assert "a rival" in text
+        assert "reused from older-7" in text
+        assert "test: +2.5 (-3.9 to +8.9), 2 seeds" in text
+        assert "unconfirmed" in text
+        found = json.loads(shown("--json"))
+        first, second, third, last = found["groups"][0]["rows"]
+        assert (first["index"], first["confirmed"], first["front"]) == (1, True, True)
+        assert first["judged"]["confirm"]["difference"]["mean"] == pytest.approx(0.0315)
+        assert first["reused"] == ["older-7:4:proxy:0"]
+        assert (second["index"], second["rival"], third["baseline"]) == (3, True, True)
+        assert (last["confirmed"], last["judged"]) == (False, None)
+        front = json.loads(shown("--pareto", "--json"))
+        assert [row["index"] for row in front["groups"][0]["rows"]] == [1, 0, 2]
+
+    def test_the_end_of_a_search_names_what_was_confirmed(self, store, job):
+        from search_server.cli.search import best_line
+
+        add(store, job, 0, {0: 0.4})
+        add(store, job, 1, {0: 0.5})
+        assert "unconfirmed: the best of 1 trained" in best_line(leaderboard_row(store, job, 1), 1)
+        for index, gain in ((0, 0.0), (1, 0.03)):
+            judge(store, job, index, {1000: 0.4 + gain, 1001: 0.45 + 1.1 * gain})
+        assert best_line(leaderboard_row(store, job, 1), 1) == (
+            "best: candidate 1, +3.1 (+1.2 to +5.1) AP to the baseline on confirm over 2 seeds, "
+            "p = 0.030 for 1 confirmed, shrunken +3.1"
+        )

@@ -30,14 +30,14 @@ def trials_ended(url: str) -> dict[tuple[Any, ...], Any]:
     return {
         (row["candidate"], row["stage"], row["seed"]): row
         for row in fake.rows(url)["trials"]
-        if row["state"] != "running"
+        if row["state"] not in ("running", "paused")
     }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["evolution", "policy"])
+@pytest.mark.parametrize("kind", ["evolution", "policy", "halving"])
 def test_killed_at_random_moments_and_resumed(kind: str, tmp_path: Path) -> None:
-    changes = fake.POLICY if kind == "policy" else {}
+    changes = {"policy": fake.POLICY, "halving": fake.HALVING}.get(kind, {})
     urls = [f"sqlite:///{tmp_path / name}.db" for name in ("whole", "killed")]
     jobs = [fake.new_job(url, **changes) for url in urls]
     assert child(urls[0], jobs[0], "never", 0).stdout.strip() == "done"

@@ -78,7 +78,7 @@ def test_paths_start_at_the_spec(tmp_path: Path) -> None:
         (MINIMAL + "limits: {job_hours: .nan}", "limits.job_hours", "finite"),
         (MINIMAL + "window: 8", "window", "searcher.population (16)"),
         (MINIMAL + "funnel: {simulate: {keep: 99}}", "funnel.simulate.keep", "population"),
-        (MINIMAL + "searcher: {type: ppo}", "searcher.type", "evolution, random or policy"),
+        (MINIMAL + "searcher: {type: ppo}", "searcher.type", "evolution, random, policy or tuning"),
         (MINIMAL + "searcher: {named: [nobody]}", "searcher.named.0", "cse-autoloss-a"),
         (MINIMAL + "baseline: nobody", "baseline", "cse-autoloss-a"),
         (MINIMAL + "fixed: {cls: {type: stock}}", "fixed.cls", "searched already"),

@@ -7,16 +7,21 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sqlalchemy import create_engine, text
 
 from search_server.errors import IllegalMove, JobError, StoreError
+from search_server.fingerprints import AGREES, Fingerprint
 from search_server.leaderboard import leaderboard, leaderboard_row
 from search_server.overview import summaries
-from search_server.store import CandidateRecord, Store, default_url
+from search_server.store import CandidateRecord, NoiseFloor, Store, default_url, owner
 from search_server.store.records import CANDIDATE_STATES, JOB_STATES
+from search_server.store.trials import REMOTE_PATIENCE
 from search_server.store.url import parse_url
 from workers import TrialResult
 
@@ -564,3 +569,209 @@ def test_the_pages_work_on_every_backend(store, job):
     assert [row.index for row in group.rows] == [2]
     assert leaderboard_row(store, job, 2).state == "open"
     assert [each.best for each in summaries(store)] == [None, 0.5]
+
+
+KEY = "a1" * 32
+
+
+class TestNeverTwice:
+    """Two jobs, `job` and `other`, that want to train the same."""
+
+    @pytest.fixture
+    def other(self, store, job):
+        made = store.create_job("other", {}, "", ["x"])
+        for each in (job, made):
+            store.set_job_state(each, "running")
+            for index in range(2):
+                store.add_candidate(each, candidate(index))
+        return made
+
+    def start(self, store, job, index=1, **more):
+        return store.start_trial(job, index, "proxy", 7, f"spec of {job}", KEY, **more)
+
+    def set(self, store, column, value, job):
+        with store.changing() as session:
+            table = "jobs" if column == "owner" else "trials"
+            name = "id" if column == "owner" else "job_id"
+            session.execute(
+                text(f"UPDATE {table} SET {column} = :value WHERE {name} = :job"),
+                {"value": value, "job": job},
+            )
+
+    def test_a_result_is_taken_over(self, store, job, other):
+        assert self.start(store, job).verdict == "train"
+        ended = result(
+            0.1 + 0.2,
+            metrics={"ap50": 0.5},
+            curves={"step": [1.0], "loss": [3.0]},
+            seconds={"total": 12.5},
+            versions={"torch": "2"},
+            rungs={4: 0.125},
+        )
+        store.finish_trial(job, 1, "proxy", 7, ended)
+        start = self.start(store, other)
+        assert start.verdict == "reused"
+        (first,), (second,) = store.trials(job), store.trials(other)
+        assert start.trial == second
+        assert second.reused_from == f"{job}:1:proxy:7"
+        assert first.reused_from is None
+        for name in ("state", "fitness", "metrics", "curves", "rungs", "steps", "versions"):
+            assert getattr(second, name) == getattr(first, name), name
+        assert second.rungs == {4: 0.125}
+        assert (second.spec_key, second.seconds) == (f"spec of {other}", {})  # none were spent
+        with pytest.raises(IllegalMove):
+            self.start(store, other)
+
+    def test_a_divergence_is_a_result_and_a_failure_is_none(self, store, job, other):
+        for index, status in enumerate(("failed", "timeout")):
+            assert self.start(store, job, index).verdict == "train"
+            store.finish_trial(job, index, "proxy", 7, result(None, status))
+        assert self.start(store, other, 0).verdict == "train"
+        store.finish_trial(other, 0, "proxy", 7, result(None, "diverged", reason="a NaN"))
+        again = self.start(store, other, 1)
+        assert (again.trial.state, again.trial.reason) == ("diverged", "a NaN")
+        assert again.trial.reused_from == f"{other}:0:proxy:7"
+
+    def test_one_that_runs_is_waited_for(self, store, job, other):
+        assert self.start(store, job).verdict == "train"
+        for _ in range(2):
+            assert self.start(store, other).verdict == "wait"
+        assert store.trials(other) == []
+        store.finish_trial(job, 1, "proxy", 7, result(0.25))
+        assert self.start(store, other).trial.fitness == 0.25
+
+    @pytest.mark.parametrize("how", ["interrupted", "killed"])
+    def test_the_key_of_one_that_stopped_moves(self, store, job, other, how):
+        self.start(store, job)
+        if how == "interrupted":
+            store.set_job_state(job, "interrupted")
+        else:
+            host, _, _ = owner.mark().rsplit(" ", 2)
+            self.set(store, "owner", f"{host} {2**22 + 1} 5", job)
+        assert self.start(store, other).verdict == "train"
+        store.set_job_state(job, "running")
+        assert self.start(store, job).verdict == "wait"  # its row was left running
+        store.finish_trial(other, 1, "proxy", 7, result(0.25))
+        assert self.start(store, job).trial.reused_from == f"{other}:1:proxy:7"
+        assert store.trials(job)[0].state == "done"
+
+    def test_one_on_another_host_is_waited_for_but_not_for_ever(self, store, job, other):
+        self.start(store, job)
+        self.set(store, "owner", "elsewhere 12 5", job)
+        assert self.start(store, other).verdict == "wait"
+        long_ago = datetime.now(UTC).replace(tzinfo=None) - REMOTE_PATIENCE
+        self.set(store, "started_at", str(long_ago), job)
+        assert self.start(store, other).verdict == "train"
+
+    def test_in_one_job_only_what_it_runs_is_waited_for(self, store, job, other):
+        self.start(store, job, 0)
+        assert self.start(store, job, 1, running={(0, "proxy", 7): None}).verdict == "wait"
+        assert self.start(store, job, 1).verdict == "train"
+
+    def test_rungs_are_taken_over_one_after_the_other(self, store, job, other):
+        self.start(store, job, pause_after=4)
+        store.finish_trial(job, 1, "proxy", 7, result(None, "paused", rungs={4: 0.125}))
+        taken = self.start(store, other, pause_after=4).trial
+        assert (taken.state, taken.fitness, taken.rungs) == ("paused", None, {4: 0.125})
+        # nobody waits for one that is paused: its going on may depend on who waits
+        assert self.start(store, other, pause_after=6).verdict == "train"
+        assert store.trials(other)[0].reused_from is None
+        assert self.start(store, job, pause_after=6).verdict == "wait"
+        ended = result(0.5, rungs={6: 0.25}, seconds={"total": 3.0})
+        store.finish_trial(other, 1, "proxy", 7, ended)
+        assert store.trials(other)[0].rungs == {4: 0.125, 6: 0.25}
+        assert self.start(store, job, pause_after=6).trial.rungs == {4: 0.125, 6: 0.25}
+        assert store.trials(job)[0].state == "paused"
+        whole = self.start(store, job).trial
+        assert (whole.state, whole.fitness) == ("done", 0.5)
+
+    def test_seconds_of_all_parts_are_kept(self, store, job, other):
+        self.start(store, job, pause_after=4)
+        store.finish_trial(
+            job, 1, "proxy", 7, result(None, "paused", rungs={4: 0.1}, seconds={"total": 2.0})
+        )
+        self.start(store, job)
+        store.finish_trial(job, 1, "proxy", 7, result(0.5, seconds={"total": 3.5, "train": 1.0}))
+        assert store.trials(job)[0].seconds == {"total": 5.5, "train": 1.0}
+
+    def test_without_a_key_nothing_is_shared(self, store, job, other):
+        for each in (job, other):
+            assert store.start_trial(each, 1, "proxy", 7, "same spec").verdict == "train"
+
+    def test_the_database_itself_refuses_a_key_twice(self, store, job, other):
+        for each, key in ((job, KEY), (other, "b2" * 32)):
+            store.start_trial(each, 1, "proxy", 7, "k", key)
+        with pytest.raises(StoreError, match="contradicts"):
+            self.set(store, "trained_key", KEY, other)
+
+    def test_of_many_at_once_one_trains(self, store, job, other, url):
+        jobs = [job, other]
+        for _ in range(4):
+            jobs.append(store.create_job("x", {}, "", ["x"]))
+            store.set_job_state(jobs[-1], "running")
+            for index in range(2):
+                store.add_candidate(jobs[-1], candidate(index))
+        verdicts: list[str] = []
+
+        def ask(each: str) -> None:
+            with Store.open(url) as own:
+                verdicts.append(self.start(own, each).verdict)
+
+        threads = [threading.Thread(target=ask, args=(each,)) for each in jobs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(verdicts) == ["train"] + ["wait"] * 5
+
+    def test_one_loss_is_one_row(self, store, job, other):
+        def loss_id(each, index, move=0.0, scale=2.0, form="{}"):
+            vector = np.random.default_rng(0).normal(size=50) + move
+            found = Fingerprint(form, vector, {"cls": scale})
+            made = candidate(index, key=f"{each} {index}")
+            return store.add_candidate(each, made, fingerprint=found).loss_id
+
+        first = loss_id(job, 2)
+        same = [loss_id(other, 2 + n, move) for n, move in enumerate((0.0, 1e-6, -1e-6))]
+        same.append(loss_id(other, 5, scale=2.0 * (1 + 1e-8)))
+        assert same == [first] * 4
+        others = [loss_id(job, 3, 1e-4), loss_id(job, 4, scale=2.1), loss_id(job, 5, form="[]")]
+        assert len({first, *others}) == 4
+        assert store.candidate(other, 3).loss_id == first
+        assert store.identify(job, 0, Fingerprint("{}", np.zeros(0), {})) not in (None, first)
+
+    def test_equal_losses_on_both_sides_of_a_bucket_are_one(self, store, job, other):
+        rng = np.random.default_rng(1)
+        while True:
+            vector = rng.normal(size=50)
+            pair = [
+                Fingerprint("{}", vector + move, {})
+                for move in (0.0, 0.99 * AGREES * rng.choice((-1.0, 1.0), 50))
+            ]
+            if pair[0].bucket != pair[1].bucket:
+                break
+        ids = [
+            store.add_candidate(job, candidate(2 + n, key=str(n)), fingerprint=each).loss_id
+            for n, each in enumerate(pair)
+        ]
+        assert ids[0] == ids[1]
+
+
+class TestNoiseFloors:
+    def test_the_last_measurement_of_a_group_counts(self, store):
+        assert store.noise_floor("g") is None
+        for seeds in (4, 8):
+            floor = NoiseFloor("g", seeds, 0.25, 0.01, 0.1 + 0.2, 7, [{"name": "a", "aps": [0.5]}])
+            store.add_noise_floor(floor)
+        store.add_noise_floor(NoiseFloor("h", 2, 0.25, 0.01, None, 1, []))
+        found = store.noise_floor("g")
+        assert found.created_at.utcoffset() is not None
+        assert replace(found, created_at=None) == floor
+        assert store.noise_floor("h").sd_paired is None
+
+
+def test_trials_are_listed_by_stage_in_order(store, job):
+    store.add_candidate(job, candidate(0))
+    for stage in ("test", "proxy", "confirm", "simulate"):
+        store.start_trial(job, 0, stage, 1, "k")
+    assert [each.stage for each in store.trials(job)] == ["simulate", "proxy", "confirm", "test"]

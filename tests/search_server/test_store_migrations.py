@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from alembic import command
 from alembic.config import Config
@@ -11,9 +12,11 @@ from sqlalchemy import MetaData, create_engine, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from search_server.errors import SchemaError
-from search_server.store import CandidateRecord, Store, schema
+from search_server.fingerprints import Fingerprint
+from search_server.store import CandidateRecord, NoiseFloor, Store, schema
 from search_server.store.engine import connect
 from search_server.store.url import parse_url
+from workers import TrialResult
 
 ORIGINS = ("baseline", "named", "random", "mutation", "crossover")
 
@@ -132,7 +135,13 @@ def test_up_and_down_keep_every_row(old: str) -> None:
     assert [len(before[name]) for name in ("jobs", "candidates", "trials")] == [2, 10, 20]
     assert refused(old, "policy")
     schema.upgrade(parse_url(old))
-    assert rows(old) == before
+    after = rows(old)
+    assert after.keys() - before.keys() == {"losses", "noise_floors"}
+    for name, kept in before.items():
+        if name == "jobs":  # what they trained, they go on to train
+            kept = [(*row[:7], {"calibrate": False}, *row[8:]) for row in kept]
+        new = (None,) * {"candidates": 2, "trials": 3}.get(name, 0)
+        assert after[name] == [(*row, *new) for row in kept], name
     migrate(old, "0001")
     assert rows(old) == before
     assert refused(old, "policy")
@@ -158,6 +167,36 @@ def test_an_upgraded_store_is_written_and_its_keys_hold(old: str) -> None:
     ):  # the trials still refer to it
         connection.execute(text("DELETE FROM candidates WHERE job_id = 'b-1'"))
     engine.dispose()
+
+
+def test_what_is_new_goes_down_as_the_nearest_word(old: str) -> None:
+    schema.upgrade(parse_url(old))
+    before = rows(old)
+    with Store.open(old) as store:
+        floor = NoiseFloor("g", 4, 0.2, 0.01, 0.005, 3, [{"name": "default"}])
+        store.add_noise_floor(floor)
+        print_of = Fingerprint("{}", np.ones(4), {"cls": 2.0})
+        for index, origin in ((5, "rival"), (6, "refined"), (7, "tuned")):
+            made = CandidateRecord(
+                index, origin, (), {}, key=f"n{index}", stage="confirm", calibration={"cls": 2.0}
+            )  # type: ignore[arg-type]
+            store.add_candidate("a-1", made, fingerprint=print_of)
+        store.start_trial("a-1", 5, "proxy", 0, "k", "1" * 64, pause_after=10)
+        paused = TrialResult("paused", "", None, 0, 20, rungs={10: 0.5})
+        store.finish_trial("a-1", 5, "proxy", 0, paused)
+        for stage in ("confirm", "test"):
+            store.start_trial("a-1", 5, stage, 1000, "k", "2" * 64)  # type: ignore[arg-type]
+    migrate(old, "0002")
+    with create_engine(old).connect() as connection:
+        query = 'SELECT origin, stage FROM candidates WHERE "index" > 4'
+        assert connection.execute(text(query)).fetchall() == [("random", "proxy")] * 3
+        query = "SELECT stage, state FROM trials WHERE candidate = 5"
+        assert connection.execute(text(query)).fetchall() == [("proxy", "failed")]
+        assert connection.execute(text("SELECT spec FROM jobs")).fetchall() == [("{}",)] * 2
+        assert "losses" not in inspect(connection).get_table_names()
+    schema.upgrade(parse_url(old))
+    assert rows(old)["jobs"] == before["jobs"]
+    assert len(rows(old)["trials"]) == len(before["trials"]) + 1
 
 
 def test_new_origins_go_down_as_random(old: str) -> None:

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from workers import TrialResult, TrialSpec, train
-from workers.hooks import ScoreKeeper
 from workers.trial_loop import TrialLoop
 
 MakeSpec = Callable[..., TrialSpec]

@@ -1,6 +1,8 @@
 """Work folders and messages: locks, garbage, pieces."""
 
 import math
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,21 @@ def test_a_folder_in_use_is_no_garbage_and_a_left_one_is(own_home: Path) -> None
         assert used.path.is_dir()
     assert not used.path.exists()
     assert collect_garbage().bytes == 0
+
+
+def test_checkpoints_that_nobody_touched_for_a_week_are_garbage(own_home: Path) -> None:
+    now = time.time()
+    for name, days in (("live", 6.9), ("left", 7.1)):
+        folder = own_home / "checkpoints" / name
+        folder.mkdir(parents=True)
+        (folder / "a.pth").write_bytes(b"x" * 1000)
+        for path in (folder / "a.pth", folder):
+            os.utime(path, (now - days * 86400,) * 2)
+    left = own_home / "checkpoints" / "left"
+    found = collect_garbage(dry_run=True)
+    assert (found.folders, found.bytes) == ((left,), 1000)
+    assert collect_garbage().folders == (left,)
+    assert [path.name for path in left.parent.iterdir()] == ["live"]
 
 
 def test_messages_arrive_whole_from_any_pieces() -> None:

@@ -1,0 +1,123 @@
+"""Who may become a parent: ranking by fitness and size, and the ways to choose from a ranking."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.random import Generator
+
+from search_server.searchers.base import Observation
+from search_server.searchers.structure import distance, structure
+from search_server.spec import Searcher as Settings
+
+
+def ranked(seen: Sequence[Observation], settings: Settings) -> list[Observation]:
+    """The best first: those with a fitness, then those that were stopped at a rung, the later the
+    better, then those that have only a score."""
+    finished = [each for each in seen if each.fitness is not None]
+    others = [each for each in seen if each.fitness is None]
+    return [*_by_fitness(finished, settings), *sorted(others, key=_unfinished)]
+
+
+def eligible(ranking: Sequence[Observation], settings: Settings) -> list[Observation]:
+    """Those of a ranking that parents are picked from, the best first; see `spec.trees`."""
+    if settings.selection == "ageing":
+        able = [each for each in ranking if each.fitness is not None] or list(ranking)
+        living = {each.index for each in sorted(able, key=_index)[-settings.population :]}
+        return [each for each in able if each.index in living]
+    if settings.selection == "niches":
+        return _niches(ranking, settings)
+    return list(ranking[: settings.parents])
+
+
+def picked(parents: Sequence[Observation], settings: Settings, rng: Generator) -> Observation:
+    """One parent: any of them, or under `ageing` the best of a few."""
+    if settings.selection == "ageing":
+        size = min(settings.tournament, len(parents))
+        return parents[int(rng.choice(len(parents), size=size, replace=False).min())]
+    return parents[int(rng.integers(len(parents)))]
+
+
+def picked_pair(
+    parents: Sequence[Observation], settings: Settings, rng: Generator
+) -> tuple[Observation, Observation]:
+    """Two different parents."""
+    if settings.selection == "ageing":
+        one = picked(parents, settings, rng)
+        return one, picked([each for each in parents if each is not one], settings, rng)
+    first, second = rng.choice(len(parents), size=2, replace=False)
+    return parents[int(first)], parents[int(second)]
+
+
+def size_of(seen: Observation) -> int:
+    """Nodes of all expressions of a candidate."""
+    return sum(expression.size for expression in seen.definition.expressions.values())
+
+
+def _by_fitness(finished: Sequence[Observation], settings: Settings) -> list[Observation]:
+    if settings.tolerance == 0 and settings.objectives == "fitness":
+        return sorted(finished, key=lambda seen: (-_ap(seen), seen.index))
+    best = max(map(_ap, finished), default=0.0)
+
+    def steps(seen: Observation) -> float:
+        """How far behind the best one."""
+        behind = best - _ap(seen)
+        return math.floor(behind / settings.tolerance) if settings.tolerance else behind
+
+    def key(seen: Observation) -> tuple[Any, ...]:
+        return (steps(seen), size_of(seen), -_ap(seen), seen.index)
+
+    order = sorted(finished, key=key)
+    if settings.objectives == "fitness":
+        return order
+    fronts = _fronts([(steps(seen), size_of(seen)) for seen in order])
+    return [seen for _, seen in sorted(zip(fronts, order, strict=True), key=lambda pair: pair[0])]
+
+
+def _fronts(points: Sequence[tuple[float, int]]) -> list[int]:
+    """The Pareto front of each point, 0 for the first; both numbers are to be small.
+
+    Args:
+        points: sorted. So one is dominated by a front if that front's last point, which has its
+            smallest second number, is not the point itself and not larger in the second number.
+    """
+    last: list[tuple[float, int]] = []
+    found = []
+    for point in points:
+        front = 0
+        while front < len(last) and last[front] != point and last[front][1] <= point[1]:
+            front += 1
+        last[front : front + 1] = [point]
+        found.append(front)
+    return found
+
+
+def _niches(ranking: Sequence[Observation], settings: Settings) -> list[Observation]:
+    """The best of each niche, at most P: clearing (Petrowski, 1996) with a capacity of one."""
+    winners: list[Observation] = []
+    centers: list[Any] = []
+    for seen in ranking:
+        if len(winners) == settings.parents:
+            break
+        own = structure(seen.expressions)
+        if all(distance(own, center) > settings.radius for center in centers):
+            winners.append(seen)
+            centers.append(own)
+    return winners
+
+
+def _unfinished(seen: Observation) -> tuple[Any, ...]:
+    if seen.rungs:
+        step = max(seen.rungs)
+        return (0, -step, -seen.rungs[step], seen.index)
+    return (1, -(seen.score or 0.0), seen.index)
+
+
+def _ap(seen: Observation) -> float:
+    return seen.fitness or 0.0
+
+
+def _index(seen: Observation) -> int:
+    return seen.index
