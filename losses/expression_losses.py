@@ -12,6 +12,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from losses.boxes import paired_areas
+from losses.compiled import CompiledFunction
 from losses.reduction import checked_reduction, chosen_reduction, weighted_reduction
 from primitives.expression import Expression
 from primitives.parser import parse
@@ -54,6 +55,7 @@ class ExpressionLoss(nn.Module):
         reduction: str = "mean",
         space: Space | None = None,
         scale: float = 1.0,
+        compile: bool = False,
     ) -> None:
         """
         Args:
@@ -62,6 +64,7 @@ class ExpressionLoss(nn.Module):
             reduction: ``none``, ``mean`` or ``sum``.
             space: search space to parse text in; default the built-in space of this loss.
             scale: factor beside ``loss_weight``.
+            compile: have torch.compile compile the expression at its first use.
 
         Raises:
             primitives.PrimitivesError: the text is not an expression of the space.
@@ -74,7 +77,8 @@ class ExpressionLoss(nn.Module):
         self.loss_weight = float(loss_weight)
         self.reduction = checked_reduction(reduction)
         self.scale = float(scale)
-        self._compute = to_torch(expression)
+        compute = to_torch(expression)
+        self._compute = CompiledFunction(compute) if compile else compute
 
     def extra_repr(self) -> str:
         scale = "" if self.scale == 1.0 else f", scale={self.scale}"
@@ -199,6 +203,7 @@ class SigmoidExpressionLoss(ClassificationExpressionLoss):
         reduction: str = "mean",
         space: Space | None = None,
         scale: float = 1.0,
+        compile: bool = False,
     ) -> None:
         """
         Args:
@@ -210,12 +215,13 @@ class SigmoidExpressionLoss(ClassificationExpressionLoss):
             reduction: ``none``, ``mean`` or ``sum``.
             space: search space to parse text in; default ``binary_cls``.
             scale: factor beside ``loss_weight``.
+            compile: have torch.compile compile the expression at its first use.
 
         Raises:
             primitives.PrimitivesError: the text is not an expression of the space.
             ValueError: ``use_sigmoid`` is False, alpha out of range, or unknown reduction.
         """
-        super().__init__(expression, loss_weight, reduction, space, scale)
+        super().__init__(expression, loss_weight, reduction, space, scale, compile)
         if not use_sigmoid:
             raise ValueError("SigmoidExpressionLoss needs use_sigmoid=True")
         if alpha is not None and not 0 <= alpha <= 1:

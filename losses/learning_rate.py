@@ -18,7 +18,7 @@ def scale_learning_rate(config: dict[str, Any], factor: float) -> None:
     These are the optimiser's `lr` and the absolute bounds of the schedulers of learning rates
     (`eta_min`, `eta_max`, `min_value`). What is relative to them follows by itself: `lr_mult` of
     parameter groups, `start_factor`, `gamma`, `eta_min_ratio`. A factor that was put there before
-    is divided out first; results are rounded to 15 digits, so that this gives the old numbers back.
+    is divided out first, to 12 digits, so that this gives the old numbers back.
 
     Args:
         config: plain data; changed in place, with a note of a factor that is not 1.
@@ -49,7 +49,8 @@ def scale_learning_rate(config: dict[str, Any], factor: float) -> None:
 
 
 def _rescale(part: dict[str, Any], name: str, factor: float, before: float) -> None:
-    part[name] = float(f"{part[name] / before * factor:.15g}")
+    own = part[name] if before == 1.0 else float(f"{part[name] / before:.12g}")
+    part[name] = float(f"{own * factor:.15g}") if factor != 1.0 else own
 
 
 def _optimizers(wrapper: Any) -> Iterator[dict[str, Any]]:

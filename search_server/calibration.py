@@ -19,7 +19,6 @@ from losses import (  # isort: skip  - before anything of mmdet
     ExpressionBranch,
     Family,
     LossDefinition,
-    LossesError,
     detector_family,
 )
 
@@ -29,10 +28,9 @@ from torch import Tensor, nn
 
 from losses.apply import expression_loss_config
 from search_server.calibration_files import capture_file, read_capture, write_capture
-from search_server.errors import JobError
-from workers import TrialSpec, WorkersError
-from workers.data import DataError
-from workers.detector import parse_detector
+from search_server.errors import CalibrationError
+from workers import TrialSpec
+from workers.detector import one_line, parse_detector
 
 BOUNDS = (0.1, 10.0)
 MOST_BATCHES = 4
@@ -78,14 +76,18 @@ def captured(trial: TrialSpec, roles: Mapping[str, str]) -> Captured:
     single larger one, `MOST_IMAGES` images. They are kept as a file under the home folder, a cache:
     captured again where it is missing, to the same numbers.
 
+    It runs in this process, on the trial's device where this machine has it, else on the CPU.
+
     Args:
         trial: a trial of the baseline; its budget and its evaluation do not count.
         roles: by searched branch, ``cls`` or ``bbox``, the role of its space: ``multi_cls``,
             ``binary_cls`` or ``box``.
 
     Raises:
-        JobError: the detector cannot be run, or the file cannot be written.
+        CalibrationError: the detector cannot be run, or the file cannot be written.
     """
+    if trial.device == "cuda" and not torch.cuda.is_available():
+        trial = replace(trial, device="cpu")  # a controller need not be where the trials are
     batches = max(1, min(MOST_BATCHES, MOST_IMAGES // trial.batch_size))
     try:
         family = detector_family(parse_detector(trial.detector))
@@ -97,19 +99,13 @@ def captured(trial: TrialSpec, roles: Mapping[str, str]) -> Captured:
             with _TURN:
                 found = capture(trial, roles, batches)
             write_capture(path, found)
-    except (WorkersError, LossesError, DataError) as error:
-        raise JobError(f"{_COULD_NOT}: {error}; {_INSTEAD}") from error
-    except OSError as error:
-        raise JobError(f"{_COULD_NOT}: {error.strerror} ({error.filename})") from error
+    except Exception as error:  # whatever a user's own detector raises in its first batches
+        raise CalibrationError(f"the losses cannot be calibrated: {one_line(error)}") from error
     calls = {
         name: tuple({key: _tensor(value) for key, value in call.items()} for call in each.calls)
         for name, each in found.items()
     }
     return Captured(family, {name: each.norm for name, each in found.items()}, calls)
-
-
-_COULD_NOT = "the losses cannot be calibrated"
-_INSTEAD = "`calibrate: false` in the spec trains them as they are"
 
 
 def branch_norm(given: Captured, name: str, branch: ExpressionBranch) -> float:

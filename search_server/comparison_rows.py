@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from search_server.comparison import Comparison
 from search_server.comparison_run import Results
 from search_server.paired_statistics import Paired, holm, paired
-from search_server.report.statistics import Spread, spread
+from search_server.seed_statistics import Spread, spread
 from search_server.shrinkage import shrunken
 
 

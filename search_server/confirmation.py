@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import and_, case, select
 
 from search_server.paired_statistics import Paired, holm, paired
-from search_server.report.statistics import Spread, spread
+from search_server.seed_statistics import Spread, spread
 from search_server.shrinkage import shrunken
 from search_server.store.models import Candidate, Trial
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from losses import CATALOG, DefinitionError, LossDefinition, load_definition
 from search_server.comparison import Contender
-from search_server.export.choice import choose
+from search_server.export.choice import choose, gains_of
 
 if TYPE_CHECKING:
     from search_server.store import Store
@@ -50,7 +50,7 @@ def _definition(text: str, open_store: OpenStore) -> LossDefinition:
     if colon and text not in CATALOG and not Path(text).is_file() and not text.endswith(".json"):
         with open_store() as store:
             record = store.job(job)
-            _, definition = choose(record.id, store.candidates(record.id), which)
+            _, definition = choose(record.id, store.candidates(record.id), which, gains_of(store, record.id))
             return definition
     try:
         return load_definition(text)

@@ -16,6 +16,7 @@ from search_server.candidates import (
     baseline_record,
     find_candidate,
 )
+from search_server.errors import CalibrationError
 from search_server.executors import Executor
 from search_server.funnel.filters import Filters
 from search_server.jobs import Job, open_job
@@ -41,7 +42,8 @@ def run_job(
 ) -> JobState:
     """Run a job, or go on with one, until it is done, failed or interrupted; returns its new state.
 
-    It is `failed` if its baseline is, or if no candidate besides it came to a fitness.
+    It is `failed` if its baseline is or cannot be run for the calibration, or if no candidate
+    besides it came to a fitness.
 
     What was finished is never repeated: all that a decision depends on is in the store. Trials that
     were running when a process died are run again.
@@ -132,6 +134,8 @@ def _search(
                 except NothingNew as error:
                     ledger.end_at(ledger.next - 1)
                     no_more = str(error)
+                except CalibrationError as error:
+                    return "failed", str(error)
                 except Stopped:
                     continue
         elif ledger.searched:

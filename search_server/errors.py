@@ -68,6 +68,10 @@ class JobError(SearchError):
     """A job that does not exist, or cannot do what was asked of it."""
 
 
+class CalibrationError(JobError):
+    """The baseline of a job cannot be run, so its losses cannot be matched to it."""
+
+
 class ExportError(SearchError):
     """A candidate that cannot be exported, or an export that does not build."""
 

@@ -24,8 +24,9 @@ AGREES = 2e-6
 """Largest difference of two vectors' entries, whose mean square is 1, that counts as rounding."""
 SCALES_AGREE = 1e-6
 """Largest relative difference of scales that counts as rounding."""
-CALIBRATED_SCALES_AGREE = 1e-4
-"""The same where the scales come from a calibration, which sums many float32 numbers."""
+CALIBRATED_SCALES_AGREE = 1e-5
+"""The same where scales come from a calibration: that sums gradients at other predictions, where
+losses that are equal but for the guards of their divisions differ by a little more."""
 CELL = 1e-5
 """Width of a bucket; wider than what the numbers in equal losses' buckets can differ by."""
 

@@ -118,6 +118,14 @@ def expression_branch(text: str, space: str | SearchSpace) -> ExpressionBranch:
     return ExpressionBranch(parse(text, space))
 
 
+def _focal(gamma: float, alpha: float) -> Branch:
+    """mmdet's own loss; below gamma 1 its expression, because there mmdet's gradient is NaN for a
+    logit whose probability is rounded to 1."""
+    if gamma >= 1:
+        return _stock("FocalLoss", gamma=gamma, alpha=alpha)
+    return replace(expression_branch(focal_text(gamma), "binary_cls"), alpha=alpha)
+
+
 def _stock(type_: str, **settings: float) -> StockBranch:
     return StockBranch(json.dumps({"type": type_, **settings}, sort_keys=True))
 
@@ -135,7 +143,7 @@ HANDMADE_LOSSES: Mapping[str, HandmadeLoss] = {
             "focal",
             "binary_cls",
             (_GAMMA, Number("alpha", 0.05, 0.95, 0.25)),
-            lambda n: _stock("FocalLoss", gamma=n["gamma"], alpha=n["alpha"]),
+            lambda n: _focal(n["gamma"], n["alpha"]),
             "focal-giou",
         ),
         HandmadeLoss(

@@ -20,7 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from losses import ExpressionBranch, LossDefinition, StockBranch, apply_loss
-from losses.families import Family, box_heads, detector_family, model_part, type_name
+from losses.families import (
+    RANKING_HEAD,
+    Family,
+    box_heads,
+    detector_family,
+    model_part,
+    type_name,
+)
 from losses.ranking_branch import RankingBranch
 from losses.stock import DECODED_LOSSES, DECODED_PER_SIDE_LOSSES
 from primitives import Expression, Gradient, canonical
@@ -76,6 +83,8 @@ class OwnLosses:
             stages of a cascade, the list of them.
         decoded: whether the box loss gets boxes, not deltas.
         ranking: whether the head's loss ranks the scores of a batch; then it is all in `cls`.
+        rpn_ranking: whether that of the region proposal network does: it stays where a definition
+            has no classification loss, and goes where it has one.
     """
 
     family: Family
@@ -83,6 +92,7 @@ class OwnLosses:
     bbox: str
     decoded: bool
     ranking: bool
+    rpn_ranking: bool
 
 
 def fingerprint(definition: LossDefinition, detector: str | None = None) -> Fingerprint:
@@ -98,6 +108,8 @@ def fingerprint(definition: LossDefinition, detector: str | None = None) -> Fing
     own = None if detector is None else own_losses(detector)
     data = definition.to_json()
     form = {name: data[name] for name in data if name not in ("name", "cls", "bbox")}
+    if own is not None and own.rpn_ranking and definition.cls is None:
+        form["rpn"] = ["own", form.get("rpn")]
     vectors, scales = [], {}
     for name in ("cls", "bbox"):
         part = _part(definition, name, own)
@@ -121,16 +133,20 @@ def own_losses(detector: str) -> OwnLosses:
     config = apply_loss(parse_detector(detector), LossDefinition("own"))
     family = detector_family(config)
     heads = list(box_heads(model_part(config)))
-    ranking = any(type_name(head["type"]) == "RankingHead" for head in heads)
-    decoded = family.name == "fcos" or bool(heads[0].get("reg_decoded_bbox", False))
+    ranking = any(_ranks(head) for head in heads)
+    rpn_ranking = _ranks(model_part(config).get("rpn_head") or {})
+    decoded = family.always_decodes or bool(heads[0].get("reg_decoded_bbox", False))
     if ranking:
         whole = json.dumps([dict(head) for head in heads], sort_keys=True, default=str)
-        return OwnLosses(family, whole, "", decoded, ranking)
-    cls, bbox = ([json.dumps(h[key], sort_keys=True) for h in heads] for key in _LOSS_KEYS)
-    return OwnLosses(family, _joined(cls), _joined(bbox), decoded, ranking)
+        return OwnLosses(family, whole, "", decoded, ranking, rpn_ranking)
+    cls, bbox = (
+        [json.dumps(h[key], sort_keys=True) for h in heads] for key in ("loss_cls", "loss_bbox")
+    )
+    return OwnLosses(family, _joined(cls), _joined(bbox), decoded, ranking, rpn_ranking)
 
 
-_LOSS_KEYS = ("loss_cls", "loss_bbox")
+def _ranks(head: Mapping[str, Any]) -> bool:
+    return type_name(head.get("type")) == RANKING_HEAD
 
 
 def _joined(texts: list[str]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from losses import FAMILIES, Family
+from search_server.handmade_losses import usual_losses
 
 
 class Search(StrEnum):
@@ -15,6 +16,7 @@ class Search(StrEnum):
     cse = "cse"
     pap = "pap"
     autoloss_zero = "autoloss-zero"
+    tuning = "tuning"
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def search_text(search: Search, facts: Facts) -> str:
         Search.cse: _cse,
         Search.pap: _pap,
         Search.autoloss_zero: _autoloss_zero,
+        Search.tuning: _tuning,
     }
     return texts[search](facts)
 
@@ -84,6 +87,7 @@ branches:                      # leave one out, and it keeps the detector's own 
 mode: joint                    # alternate: one branch a generation, the other from the best
 {_CENTERNESS if facts.family.has_centerness else ""}\
 baseline: default              # the detector's own losses, or a name of the catalogue
+calibrate: true                # a found loss gets the gradient norm of the baseline's
 
 searcher:
   type: evolution
@@ -168,4 +172,39 @@ funnel:
 
 candidates: 200                # ten generations
 window: 20                     # the k-th candidate sees the results of candidates up to k - 20
+"""
+
+
+def _tuning(facts: Facts) -> str:
+    cls, bbox = (", ".join(usual_losses(facts.family, branch)) for branch in ("cls", "bbox"))
+    centerness = "[false, true]" if facts.family.has_centerness else "[false]"
+    return f"""\
+# The losses of people, with their own numbers tuned: what a discovered loss has to beat.
+branches:
+  cls:
+    space: handmade
+    losses: [{cls}]
+    loss_weight: 1             # usual weight
+    factor: [0.1, 10]          # range of the factor on it
+  bbox:
+    space: handmade
+    losses: [{bbox}]
+    loss_weight: {facts.box_weight:<14g}# of a loss on boxes; one on deltas has 1
+    factor: [0.1, 10]
+baseline: default              # the detector's own losses, or a name of the catalogue
+
+searcher:
+  type: tuning
+  sampler: tpe                 # or cmaes, random: Optuna's
+  startup: 10                  # random ones after the published losses
+  learning_rate: [0.25, 4]     # range of the factor on the learning rate; null: not tuned
+  centerness: {centerness:<17}# choices for the IoU as the target of the centerness
+
+funnel:
+  simulate: null
+  # Two losses differ less than two seeds do: compare over several, paired by seed.
+  proxy: {{steps: {facts.steps}, batch_size: {facts.batch}, seeds: [0, 1]}}
+
+candidates: 72
+window: 4                      # the k-th candidate sees the results of candidates up to k - 4
 """

@@ -37,6 +37,7 @@ _PURPOSE = {
     Search.cse: "better losses of",
     Search.pap: "a parameterized AP loss of",
     Search.autoloss_zero: "losses of",
+    Search.tuning: "the best numbers of hand-made losses of",
 }
 
 
@@ -70,8 +71,8 @@ def init(
         detector: path of an mmdet config, or the name of a packaged one (``digits/atss``).
         data: folder in COCO layout, or ``digits``.
         train, val, images: see `find_splits`.
-        search: for expressions of CSE-AutoLoss's or AutoLoss-Zero's operators, or for the
-            parameters of a PAP loss.
+        search: for expressions of CSE-AutoLoss's or AutoLoss-Zero's operators, for the parameters
+            of a PAP loss, or for the numbers of hand-made losses.
         timed: train ten steps of each stage with the detector's own losses, for the plan.
         slots: trials at once that the plan reckons with; None: see `local_slots`.
 

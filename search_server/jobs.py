@@ -78,7 +78,7 @@ class Job:
         for it, once, when first asked for.
 
         Raises:
-            JobError: it cannot be run.
+            CalibrationError: it cannot be run.
         """
         if not self.spec.calibrate:
             return None

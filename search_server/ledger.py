@@ -139,7 +139,8 @@ class Ledger:
         """The results that candidate `next` sees and the one before it did not, in order."""
         while self._told <= self._job.searcher.sees(self.next):
             rungs = self._job.stages.halving.means(self._told, self._heard)
-            yield observation(self.candidates[self._told], self._job.problem, rungs)
+            seen = observation(self.candidates[self._told], self._job.problem, rungs)
+            yield replace(seen, spent=self.budget.share(self._told))
             self._told += 1
 
     def add(self, candidate: CandidateRecord, draws: Draws) -> None:

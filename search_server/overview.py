@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Row, and_, case, func, select
 
 from search_server.rounds import Rounds
-from search_server.store.models import Candidate, Job
+from search_server.store.models import Candidate, Job, Trial
 
 if TYPE_CHECKING:
     from search_server.store import Store
@@ -30,6 +30,7 @@ class JobSummary:
         round, rounds: of a policy search, the newest round, from 0 before the first, and how many
             there will be; None elsewhere.
         mean: AP of a policy search's final mean, in [0, 1]; None before there is one.
+        confirmed, published: trials of the stages `confirm` and `test` that have ended.
     """
 
     id: str
@@ -46,6 +47,14 @@ class JobSummary:
     round: int | None = None
     rounds: int | None = None
     mean: float | None = None
+    confirmed: int = 0
+    published: int = 0
+
+    @property
+    def doing(self) -> str:
+        """Its state; of one that is not at its end, also that it confirms what it found."""
+        confirming = self.confirmed and self.state in ("running", "interrupted")
+        return f"{self.state}, confirming" if confirming else self.state
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,8 @@ class RoundSummary:
 
 def summaries(store: Store) -> list[JobSummary]:
     """Every job, the newest first."""
-    mine, own = Candidate.origin != "baseline", Candidate.origin == "baseline"
+    mine = Candidate.origin.not_in(("baseline", "rival"))
+    own = Candidate.origin == "baseline"
     trained = and_(mine, Candidate.fitness.is_not(None), Candidate.state != "failed")
     final = and_(trained, Candidate.origin == "mean")
     counted = (
@@ -89,6 +99,16 @@ def summaries(store: Store) -> list[JobSummary]:
         .group_by(Candidate.job_id)
         .subquery()
     )
+    judged = (
+        select(
+            Trial.job_id,
+            func.sum(case((Trial.stage == "confirm", 1), else_=0)).label("confirmed"),
+            func.sum(case((Trial.stage == "test", 1), else_=0)).label("published"),
+        )
+        .where(Trial.stage.in_(("confirm", "test")), Trial.state != "running")
+        .group_by(Trial.job_id)
+        .subquery()
+    )
     query = (
         select(
             *(Job.id, Job.name, Job.state, Job.reason),
@@ -96,10 +116,13 @@ def summaries(store: Store) -> list[JobSummary]:
             func.coalesce(counted.c.trained, 0),
             *(counted.c.best, counted.c.baseline),
             *(Job.created_at, Job.started_at, Job.finished_at),
+            func.coalesce(judged.c.confirmed, 0),
+            func.coalesce(judged.c.published, 0),
             Job.spec["searcher"],
             counted.c.mean,
         )
         .outerjoin(counted, counted.c.job_id == Job.id)
+        .outerjoin(judged, judged.c.job_id == Job.id)
         .order_by(Job.serial.desc())
     )
     with store.reading() as session:
@@ -107,8 +130,9 @@ def summaries(store: Store) -> list[JobSummary]:
 
 
 def _summary(row: Row[*tuple[Any, ...]]) -> JobSummary:
-    *facts, searcher, mean = tuple(row)
-    found, rounds = JobSummary(*facts), Rounds.of(searcher)
+    *facts, confirmed, published, searcher, mean = tuple(row)
+    found = JobSummary(*facts, confirmed=confirmed, published=published)
+    rounds = Rounds.of(searcher)
     if rounds is None:
         return found
     newest = rounds.round(min(found.candidates, rounds.last)) or 0
@@ -126,7 +150,7 @@ def round_summaries(store: Store, job_id: str) -> list[RoundSummary]:
         return []
     query = (
         select(Candidate.index, Candidate.state, Candidate.fitness)
-        .where(Candidate.job_id == job_id, Candidate.index > 0)
+        .where(Candidate.job_id == job_id, Candidate.index > 0, Candidate.origin != "rival")
         .order_by(Candidate.index)
     )
     with store.reading() as session:

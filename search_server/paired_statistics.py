@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
-from search_server.report.statistics import paired_difference
+from search_server.seed_statistics import paired_difference
 
 CONFIDENCE = 0.95
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from search_server.errors import JobError
-from search_server.funnel.stages import TrialKey
+from search_server.funnel.outcomes import TrialKey
 from search_server.jobs import Job, prepare_job
-from search_server.progress import expected_trials
+from search_server.progress import expected_confirmations, expected_trials
 from search_server.spec import JobSpec, PolicySearcher
+from search_server.store.records import Stage
 from workers import TrialResult, TrialWorker, run_trial
 
 TIMED_STEPS = 10
@@ -32,12 +33,20 @@ class Timing:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage of a plan; `hours` is the time of its trials on all slots together."""
+    """One stage of a plan, or the part of one between two rungs.
+
+    Attributes:
+        trials: how many are expected.
+        steps: training steps at its end.
+        hours: the time of its trials on all slots together.
+        start: training steps at its beginning; above 0 the trials are some of those before.
+    """
 
     stage: str
     trials: int
     steps: int
     hours: float
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ class Plan:
     @property
     def trials(self) -> int:
         """All trials."""
-        return sum(stage.trials for stage in self.stages)
+        return sum(stage.trials for stage in self.stages if not stage.start)
 
     @property
     def hours(self) -> float:
@@ -74,34 +83,50 @@ def plan(spec: JobSpec, seconds_per_step: float | Mapping[str, Timing], slots: i
             of the simulation is taken to cost the same per image, and evaluations as nothing.
         slots: trials at once.
     """
-    simulate, proxy = spec.funnel.simulate, spec.funnel.proxy
+    simulate, proxy, confirm = spec.funnel.simulate, spec.funnel.proxy, spec.funnel.confirm
     if isinstance(seconds_per_step, Mapping):
         timings = seconds_per_step
     else:
         timings = {"proxy": Timing(seconds_per_step, 0.0)}
-        if simulate is not None:
-            share = simulate.batch_size / proxy.batch_size
-            timings["simulate"] = Timing(seconds_per_step * share, 0.0)
+        for stage, batch in (
+            ("simulate", simulate and simulate.batch_size),
+            ("confirm", confirm and (confirm.batch_size or proxy.batch_size)),
+        ):
+            if batch is not None:
+                timings[stage] = Timing(seconds_per_step * batch / proxy.batch_size, 0.0)
     trials = expected_trials(
         spec.candidates,
         spec.searcher.population,
         None if simulate is None else simulate.keep,
         len(proxy.seeds),
     )
-    budgets = {"simulate": simulate, "proxy": proxy}
-    searcher = spec.searcher
-    stages = []
-    for stage, budget in budgets.items():
-        if budget is not None:
-            timing = timings[stage]
-            seconds = timing.step * budget.steps + timing.evaluate + OVERHEAD
-            turns = trials[stage] / max(1, slots)
-            if isinstance(searcher, PolicySearcher):
-                turns = _turns(searcher, len(proxy.seeds), max(1, slots))
-            stages.append(StagePlan(stage, trials[stage], budget.steps, turns * seconds / 3600))
+    searcher, slots = spec.searcher, max(1, slots)
+
+    def part(stage: str, count: int, end: int, start: int = 0) -> StagePlan:
+        timing = timings[stage]
+        seconds = timing.step * (end - start) + timing.evaluate + OVERHEAD
+        turns = count / slots
+        if stage == "proxy" and isinstance(searcher, PolicySearcher):
+            turns = _turns(searcher, len(proxy.seeds), slots)
+        return StagePlan(stage, count, end, turns * seconds / 3600, start)
+
+    stages = [] if simulate is None else [part("simulate", trials["simulate"], simulate.steps)]
+    starts, ends = (0, *proxy.rungs), (*proxy.rungs, proxy.steps)
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        stages.append(part("proxy", _left(spec, trials["proxy"], number), end, start))
+    if confirm is not None:
+        stages.append(part("confirm", expected_confirmations(spec), confirm.steps or proxy.steps))
     if isinstance(searcher, PolicySearcher):
         return Plan(tuple(stages), slots, searcher.rounds, searcher.samples)
     return Plan(tuple(stages), slots)
+
+
+def _left(spec: JobSpec, trials: int, rungs: int) -> int:
+    """Of the proxy trials, those that pass so many rungs, if each keeps what it is meant to: all
+    of the baseline and of the candidates that have too few predecessors to be measured by."""
+    proxy = spec.funnel.proxy
+    first = min(trials, len(proxy.seeds) * (1 + spec.window + proxy.reduction))
+    return first + round((trials - first) / proxy.reduction**rungs)
 
 
 def _turns(searcher: PolicySearcher, seeds: int, slots: int) -> int:
@@ -120,14 +145,19 @@ def time_steps(spec: JobSpec, source: object = "spec") -> dict[str, Timing]:
         JobError: a trial did not come through; the message says why.
     """
     job = prepare_job(spec, source)
-    stages = ["proxy"] if spec.funnel.simulate is None else ["simulate", "proxy"]
+    stages: list[Stage] = ["proxy"]
+    if spec.funnel.simulate is not None:
+        stages.insert(0, "simulate")
+    if spec.funnel.confirm is not None:
+        stages.append("confirm")
     with TrialWorker() as worker:
         return {stage: _timed(job, stage, worker) for stage in stages}
 
 
-def _timed(job: Job, stage: str, worker: TrialWorker) -> Timing:
-    key = TrialKey(0, "simulate" if stage == "simulate" else "proxy", job.spec.seed)
-    trial = replace(job.trial(key, job.baseline.to_json()), steps=TIMED_STEPS, time_limit=None)
+def _timed(job: Job, stage: Stage, worker: TrialWorker) -> Timing:
+    key = TrialKey(0, stage, job.spec.seed)
+    trial = job.trial(key, job.baseline.to_json())
+    trial = replace(trial, steps=TIMED_STEPS, time_limit=None, rungs=(), warm_start=None)
     result: TrialResult = run_trial(trial, worker)
     if result.status != "done":
         raise JobError(f"ten steps of the {stage} stage ended as {result.status}: {result.reason}")

@@ -14,6 +14,7 @@ from search_server.rounds import Rounds
 from search_server.spec import JobSpec, PolicySearcher
 from search_server.store import CandidateRecord
 
+
 @dataclass(frozen=True)
 class Best:
     """The best candidate so far; `fitness` is AP in [0, 1], the losses as in `LeaderboardRow`."""

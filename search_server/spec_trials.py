@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from losses import LossDefinition
-from search_server.errors import JobError
 from search_server.funnel.stages import TrialKey
 from search_server.jobs import Job, prepare_job
+from search_server.joined_splits import split_named
 from search_server.spec import JobSpec
 from workers import TrialSpec
 
@@ -44,14 +44,18 @@ def spec_trials(
     steps: int | None = None,
     batch_size: int | None = None,
     options: Sequence[str] = (),
+    average: float | None = None,
 ) -> SpecTrials:
     """The trials that confirm a spec's candidates, or like these.
 
     Args:
         source: name of the spec's file, for errors.
-        split: what to evaluate on; None: `confirm`, or `search_val` where the data have no such.
+        split: what to evaluate on, several joined with ``+``; None: `confirm`, or `search_val`
+            where the data have no such.
         steps, batch_size: None: those of the spec.
         options: `key=value` changes of the detector's config, as `train --cfg-options` takes them.
+        average: evaluate a running mean of the weights, in which the newest have this weight, by
+            mmengine's `EMAHook`; None: the last weights.
 
     Raises:
         SpecError: see `create_job`.
@@ -59,8 +63,7 @@ def spec_trials(
     """
     job = prepare_job(spec, source)
     name = split or ("confirm" if "confirm" in job.splits else "search_val")
-    if name not in job.splits:
-        raise JobError(f"the data have no split {name!a}; they have {', '.join(job.splits)}")
+    evaluate = split_named(job.splits, name)
     stage = "confirm" if "confirm" in job.splits else "proxy"
     trial = job.trial(TrialKey(0, stage, 0), {})  # type: ignore[arg-type]
     changes = {"steps": steps, "batch_size": batch_size}
@@ -69,8 +72,8 @@ def spec_trials(
         definition={},
         seed=0,
         rungs=(),
-        evaluate=job.splits[name],
-        detector=_changed(job.detector, options),
+        evaluate=evaluate,
+        detector=_changed(job.detector, options, average),
         **{field: value for field, value in changes.items() if value is not None},  # type: ignore[arg-type]
     )
     confirm = spec.funnel.confirm
@@ -84,9 +87,9 @@ def spec_trials(
     )
 
 
-def _changed(detector: str, options: Sequence[str]) -> str:
-    """The detector's text with values of its config changed."""
-    if not options:
+def _changed(detector: str, options: Sequence[str], average: float | None) -> str:
+    """The detector's text with values of its config changed, and its weights averaged."""
+    if not options and average is None:
         return detector
     from search_server.config_options import change_config
     from workers.config_text import config_text
@@ -94,4 +97,7 @@ def _changed(detector: str, options: Sequence[str]) -> str:
 
     config = parse_detector(detector)
     change_config(config, options)
+    if average is not None:
+        hook = {"type": "EMAHook", "momentum": average, "priority": "ABOVE_NORMAL"}
+        config.custom_hooks = [*(config.get("custom_hooks") or []), hook]
     return config_text(config.to_dict())

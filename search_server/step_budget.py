@@ -69,5 +69,9 @@ class StepBudget:
             return ""
         return f"the budget of {self.limit:,} training steps has no room for candidate {index}"
 
+    def share(self, last: int) -> float | None:
+        """The share of the budget that the candidates up to `last` took; None without a budget."""
+        return None if self.limit is None else self._upto(last) / self.limit
+
     def _upto(self, last: int) -> float:
         return sum(steps for key, steps in self._taken.items() if key.candidate <= last)

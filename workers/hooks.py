@@ -118,12 +118,19 @@ class FiniteGuard(Hook):
             for parameter in group["params"]
             if parameter.grad is not None
         ]
-        # The infinity norm of a tensor is finite exactly when all of it is.
-        norms = [
-            torch.linalg.vector_norm(grad, ord=float("inf")) for grad in gradients if grad.numel()
-        ]
-        if norms and not bool(torch.isfinite(torch.stack(norms)).all()):
+        gradients = [grad for grad in gradients if grad.numel()]
+        if not (_finite_norms(gradients, 2.0) or _finite_norms(gradients, float("inf"))):
             raise Diverged(f"a gradient is not finite at step {self._step}")
+
+
+def _finite_norms(gradients: list[torch.Tensor], order: float) -> bool:
+    """Whether all norms are finite.
+
+    The infinity norm is finite exactly when all of a tensor is. The Euclidean norm is too, unless
+    its squares overflow, and takes a seventh of the time.
+    """
+    norms = list(torch._foreach_norm(gradients, order)) if gradients else []
+    return not norms or bool(torch.isfinite(torch.stack(norms)).all())
 
 
 class ScoreKeeper(Hook):

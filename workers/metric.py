@@ -100,4 +100,6 @@ def _match_fast(evaluation: Any) -> None:
     fast.evaluate()
     fast.accumulate()
     given.maxDets = sorted(given.maxDets)
-    evaluation.eval = {name: np.ascontiguousarray(fast.eval[name]) for name in ("precision", "recall")}
+    evaluation.eval = {
+        name: np.ascontiguousarray(fast.eval[name]) for name in ("precision", "recall")
+    }

@@ -16,6 +16,7 @@ import torch
 from mmengine.config import Config
 
 from workers.data import Split, load_coco
+from workers.data_cache import data_kept
 from workers.detector import one_line
 from workers.errors import WorkersError
 from workers.folders import WorkFolder
@@ -71,7 +72,10 @@ def train(spec: TrialSpec, work_dir: Path | None = None) -> TrialResult:
             return train(spec, folder.path / "trial")
     clock = PhaseClock(time.monotonic())
     try:
-        with isolated(spec.threads, spec.device) as log:
+        with (
+            isolated(spec.threads, spec.device) as log,
+            data_kept((spec.train, spec.evaluate)),
+        ):
             result = _train(spec, work_dir, clock, log)
     finally:
         shutil.rmtree(work_dir, ignore_errors=True)

@@ -130,7 +130,8 @@ def _train_and_save(spec: TrialSpec, path: Path) -> None:
 
     from workers.config import build_config  # imports mmdet; a spec alone does not need it
     from workers.hooks import Diverged, FiniteGuard, ScoreKeeper
-    from workers.training import TrialRunner, private_config
+    from workers.training import private_config
+    from workers.trial_runner import TrialRunner
 
     assert spec.warm_start is not None
     config = build_config(training_of(spec))
@@ -139,7 +140,7 @@ def _train_and_save(spec: TrialSpec, path: Path) -> None:
         config.pop(f"test_{name}", None)
     with TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         runner = TrialRunner.from_cfg(private_config(config, Path(folder)))
-        runner.rungs, runner.keeper = (), ScoreKeeper()
+        runner.keeper = ScoreKeeper()
         runner.register_hook(FiniteGuard())
         try:
             runner.train()

@@ -6,14 +6,18 @@ from typing import Annotated
 
 import typer
 
-from search_server.cli import data, maintenance
+from search_server.cli import data, maintenance, table
+from search_server.cli.calibrate import calibrate
 from search_server.cli.compare import compare
 from search_server.cli.export import export, report
 from search_server.cli.init import init
 from search_server.cli.jobs import jobs, show
 from search_server.cli.leaderboard import leaderboard
 from search_server.cli.losses import formula
+from search_server.cli.noise import noise
+from search_server.cli.publish import publish
 from search_server.cli.search import resume, search
+from search_server.cli.stages import stages
 from search_server.cli.submit import submit
 from search_server.cli.train import train
 from search_server.cli.verify import verify
@@ -51,21 +55,26 @@ def _root(
 
 for _command, _panel in (
     (init, SEARCHING),
+    (noise, SEARCHING),
     (search, SEARCHING),
     (submit, SEARCHING),
     (resume, SEARCHING),
     (verify, SEARCHING),
+    (calibrate, SEARCHING),
     (jobs, RESULTS),
     (leaderboard, RESULTS),
     (show, RESULTS),
+    (stages, RESULTS),
     (formula, RESULTS),
     (export, RESULTS),
     (report, RESULTS),
     (compare, RESULTS),
+    (publish, RESULTS),
     (train, RESULTS),
     (maintenance.gc, UPKEEP),
     (maintenance.doctor, UPKEEP),
 ):
     app.command(rich_help_panel=_panel)(_command)
+app.add_typer(table.app, name="table", rich_help_panel=RESULTS)
 app.add_typer(data.app, name="data", rich_help_panel=UPKEEP)
 app.add_typer(maintenance.db, name="db", rich_help_panel=UPKEEP)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from search_server.cli.options import (
     job_id,
     open_store,
 )
+
+if TYPE_CHECKING:
+    from search_server.store import Store
 
 
 def export(
@@ -72,11 +75,23 @@ def export(
                 force=force,
                 precision=precision.value,
             )  # fmt: skip
+        if candidate in (None, "best"):
+            _say_what_is_better(opened, of)
     if as_json:
         print_json({"job": of, "files": [file.absolute() for file in files]})
         return
     for file in files:
         print(one_line(f"wrote {file}"))
+
+
+def _say_what_is_better(store: Store, of: str) -> None:
+    """On stderr, if the search found nothing that beats what was known before."""
+    from search_server.cli.output import note
+    from search_server.export.choice import better_known, gains_of
+
+    gains = gains_of(store, of)
+    for name, gain in better_known(store.candidates(of), gains):
+        note(f"{name} is at least as good on confirm ({100 * gain:+.1f} AP to the baseline)")
 
 
 def report(

@@ -17,6 +17,7 @@ class SearchKind(StrEnum):
     cse = "cse"
     pap = "pap"
     autoloss_zero = "autoloss-zero"
+    tuning = "tuning"
 
 
 def init(
@@ -45,7 +46,7 @@ def init(
             "--search",
             help="For what: `cse` for expressions from known losses on (CSE-AutoLoss), `pap` for "
             "the functions of a parameterized AP loss, `autoloss-zero` for expressions from "
-            "nothing on.",
+            "nothing on, `tuning` for the numbers of hand-made losses.",
         ),
     ] = SearchKind.cse,
     timed: Annotated[

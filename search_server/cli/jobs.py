@@ -78,7 +78,7 @@ def jobs(
     for each in found:
         made.add_row(
             plain(each.id),
-            each.state,
+            each.doing,
             age(each.created_at),
             str(each.candidates),
             *([_round(each)] if by_round else []),

@@ -70,6 +70,8 @@ def line(progress: Progress) -> str:
         parts.append(f"baseline {points(progress.baseline)}")
     if progress.best is not None:
         parts.append(f"best {points(progress.best.fitness)} (candidate {progress.best.index})")
+    if progress.steps_of is not None:
+        parts.append(f"steps {progress.steps_spent or 0:,.0f}/{progress.steps_of:,}")
     if progress.seconds_left is not None:
         parts.append(f"{duration(progress.seconds_left)} left")
     return " | ".join(parts)
@@ -96,6 +98,9 @@ def panel(progress: Progress) -> RenderableType:
         "" if progress.seconds_left is None else f"about {duration(progress.seconds_left)} left",
     )
     grid.add_row("trials", bar)
+    if progress.steps_of is not None:
+        spent, left = progress.steps_spent or 0.0, progress.steps_of - (progress.steps_spent or 0.0)
+        grid.add_row("steps", f"{spent:,.0f} of {progress.steps_of:,}, {max(0.0, left):,.0f} left")
     if progress.waiting_for:
         grid.add_row("waiting", plain(f"for {progress.waiting_for}"), style="yellow")
     else:

@@ -42,7 +42,7 @@ def formula(
     from search_server.cli.output import console, one_line, plain, print_json, stdout_kept, table
 
     with stdout_kept():
-        definition = _definition(loss, store)
+        definition = definition_of(loss, store)
         shown = _branches(definition)
         files = [] if output is None else _pictures(definition, output)
     if as_json:
@@ -72,7 +72,7 @@ def formula(
         print(one_line(f"wrote {file}"))
 
 
-def _definition(loss: str, store: str | None) -> LossDefinition:
+def definition_of(loss: str, store: str | None) -> LossDefinition:
     """The loss of a catalogue name, a file or a candidate."""
     from losses import CATALOG, LossDefinition, load_definition
 

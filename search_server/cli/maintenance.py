@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search_server.cli.options import JsonOption, StoreOption, store_url
 
-db = typer.Typer(no_args_is_help=True, help="The store's schema.")
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from search_server.identity_check import Report
+
+db = typer.Typer(no_args_is_help=True, help="The store's schema, and whether its losses differ.")
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -95,3 +100,59 @@ def current(store: StoreOption = None, as_json: JsonOption = False) -> None:
         print_json({"store": shown(url), "schema": found, "reads": wanted})
         return
     print(f"{shown(url)}: schema {found or 'none yet'}; this version reads {wanted}")
+
+
+@db.command("check-identity")
+def check_identity(
+    store: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--store",
+            metavar="URL",
+            help="A store; may be given again. Default: as for other commands.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check that no loss was trained twice, and that none was taken for another.
+
+    Every loss is built as in a training and differentiated in float64, at other predictions than
+    those that decided which losses are one. Exit status 1 when a pair is found.
+
+    Example: lossforge db check-identity --store sqlite:////home/me/lossforge.db
+    """
+    from search_server.cli.options import open_store
+    from search_server.cli.output import console, note, print_json, stdout_kept
+
+    reports = []
+    with stdout_kept():
+        from search_server.identity_check import check_store
+
+        for url in store or [None]:
+            with open_store(url) as opened:
+                reports.append(check_store(opened, lambda job: note(f"checking {job}")))
+    if as_json:
+        print_json({"ok": all(report.ok for report in reports), "stores": reports})
+    else:
+        for report in reports:
+            _print_identities(console(), report)
+    raise typer.Exit(int(not all(report.ok for report in reports)))
+
+
+def _print_identities(out: Console, report: Report) -> None:
+    """A store's report: the counts, then every pair."""
+    from search_server.cli.output import plain
+
+    out.print(plain(f"{report.store}: {report.candidates} candidates measured"))
+    if report.unmeasured:
+        out.print(plain(f"  not measured: {', '.join(report.unmeasured)}"))
+    out.print(f"  trained separately though one loss: {len(report.trained_twice)} pairs")
+    out.print(f"  (alike but for their scale: {report.same_direction} pairs)")
+    for pair in report.trained_twice:
+        out.print(plain(f"    {pair.one} and {pair.other}, {pair.where}: {pair.distance:.1e}"))
+    different = report.merged_but_different
+    out.print(f"  taken for one though different: {len(different)} of {report.merges}")
+    for pair in different:
+        far = "of another form" if pair.distance is None else f"{pair.distance:.1e}"
+        out.print(plain(f"    {pair.one} and {pair.other}: {far}"))

@@ -66,6 +66,7 @@ def search(
         from search_server.spec import load_spec
 
         loaded = load_spec(spec)
+    warn_of_budget(loaded, spec, store)
     if dry_run:
         _print_plan(loaded, spec, slots, as_json)
         return
@@ -75,6 +76,21 @@ def search(
             job = create_job(opened, loaded, spec)
         note(f"job {job} in {opened.url}")
         raise typer.Exit(_run(opened, job, address, slots, trace, as_json))
+
+
+def warn_of_budget(spec: JobSpec, source: Path, store: str | None) -> None:
+    """Says on stderr what the confirm stage of a job cannot detect (see `budget_warning`)."""
+    from search_server.cli.options import store_url
+    from search_server.cli.output import note, stdout_kept
+
+    if spec.target_gain is None:
+        return
+    with stdout_kept():
+        from search_server.budget_warning import budget_warning
+
+        words = budget_warning(spec, source, store_url(store))
+    if words is not None:
+        note(f"warning: {words}")
 
 
 def resume(
@@ -241,11 +257,14 @@ def print_plan(counted: Plan) -> None:
     made = table("stage", "trials", "steps", "time", right=("trials", "steps", "time"))
     for stage in counted.stages:
         time = duration(3600 * stage.hours)
-        made.add_row(stage.stage, str(stage.trials), str(stage.steps), time)
+        name = f"{stage.stage} on from {stage.start}" if stage.start else stage.stage
+        made.add_row(name, str(stage.trials), str(stage.steps), time)
     made.add_row("all", str(counted.trials), "", duration(3600 * counted.hours), style="bold")
     out = console()
     out.print(made)
     if counted.rounds:
         rounds = f"{counted.rounds} rounds of {counted.samples} samples, then the final mean"
         out.print(f"the baseline, {rounds}; a round waits for the one before it", style="dim")
+    if any(stage.start for stage in counted.stages):
+        out.print("at a rung: as many as its rule lets pass among equals", style="dim")
     out.print(f"with {counted.slots} trials at once, as measured on this machine", style="dim")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from search_server.cli.options import JsonOption, StoreOption, store_url
+from search_server.cli.search import warn_of_budget
 
 
 def submit(
@@ -59,7 +60,9 @@ def submit(
         from search_server.submission import submit as send
 
         if spec is not None:
-            sent = send(load_spec(spec), url, address, spec, python, driver_cpus)
+            loaded = load_spec(spec)
+            warn_of_budget(loaded, spec, url)
+            sent = send(loaded, url, address, spec, python, driver_cpus)
         else:
             assert resume is not None
             sent = resubmit(resume, url, address, python, driver_cpus)

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from typing import TYPE_CHECKING
 
 from losses import CATALOG, LossDefinition
+from search_server.confirmation import confirmations, judged
 from search_server.errors import ExportError
 from search_server.report.records import best_of, trained_candidates
 from search_server.store import CandidateRecord
 
+if TYPE_CHECKING:
+    from search_server.store import Store
+
 
 def choose(
-    job_id: str, candidates: Sequence[CandidateRecord], wanted: int | str | None
+    job_id: str,
+    candidates: Sequence[CandidateRecord],
+    wanted: int | str | None,
+    gains: Mapping[int, float] | None = None,
 ) -> tuple[CandidateRecord | None, LossDefinition]:
     """The candidate's row, None for a named loss that the job has not trained, and its definition.
 
     Args:
-        wanted: None for the best that is not the baseline; an index; or a text: an index,
+        wanted: None for the best that was found: the confirmed one of the largest gain, or, where
+            none is confirmed, that of the highest fitness; an index; or a text: an index,
             ``JOB:INDEX``, ``best``, ``baseline``, ``mean`` (the final mean of a policy search), or
             a name of the catalogue.
+        gains: by index, the mean difference to the baseline on `confirm`; see `gains_of`.
 
     Raises:
         ExportError: there is no such candidate, or it was not trained to the end.
     """
     if wanted is None or wanted == "best":
-        best = best_of(trained_candidates(candidates))
+        best = best_found(candidates, gains or {})
         if best is None:
             raise ExportError(
                 f"job {job_id} has no candidate that was trained to the end yet; "
@@ -43,6 +54,49 @@ def choose(
     return _numbered(job_id, candidates, wanted)
 
 
+def gains_of(store: Store, job_id: str) -> dict[int, float]:
+    """By index, how far the confirmed losses of a job, rivals included, lie above the baseline on
+    `confirm`: mean over the common seeds, in AP from -1 to 1. Empty while nothing is confirmed."""
+    found = confirmations(judged(store, [job_id]).get(job_id, ()))
+    return {
+        index: each.confirm.difference.mean
+        for index, each in found.items()
+        if each.confirm is not None and each.confirm.difference is not None
+    }
+
+
+def best_found(
+    candidates: Sequence[CandidateRecord], gains: Mapping[int, float]
+) -> CandidateRecord | None:
+    """The best candidate of a search, neither its baseline nor a rival; None before there is one.
+
+    What was confirmed goes before what was not: the latter may owe its fitness to luck.
+    """
+    trained = trained_candidates(candidates)
+    confirmed = [each for each in trained if each.index in gains]
+    if not confirmed:
+        return best_of(trained)
+    return max(confirmed, key=lambda each: (gains[each.index], -each.index))
+
+
+def better_known(
+    candidates: Sequence[CandidateRecord], gains: Mapping[int, float]
+) -> list[tuple[str, float]]:
+    """What is at least as good on `confirm` as the best that was found: name and gain of the
+    baseline and the rivals, the best first. Empty while nothing is confirmed."""
+    best = best_found(candidates, gains)
+    if best is None or best.index not in gains:
+        return []
+    known = [("the baseline", 0.0)]
+    known += [
+        (f"the rival {each.name}", gains[each.index])
+        for each in candidates
+        if each.origin == "rival" and each.index in gains
+    ]
+    ahead = [(name, gain) for name, gain in known if gain >= gains[best.index]]
+    return sorted(ahead, key=lambda pair: -pair[1])
+
+
 def _final_mean(job_id: str, candidates: Sequence[CandidateRecord]) -> int:
     found = next((c.index for c in candidates if c.origin == "mean"), None)
     if found is None:
@@ -58,7 +112,7 @@ def _numbered(
     found = next((c for c in candidates if c.index == index), None)
     if found is None:
         raise ExportError(f"job {job_id} has no candidate {index}; {_trained(candidates)}")
-    if found.state != "done" or found.fitness is None:
+    if found.state != "done" or (found.fitness is None and found.origin != "rival"):
         reason = f" ({found.reason})" if found.reason else ""
         raise ExportError(
             f"candidate {job_id}:{index} was not trained to the end: it is {found.state} at stage "

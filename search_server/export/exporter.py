@@ -14,7 +14,7 @@ from losses import LossDefinition, LossesError
 from losses.ranking_config import ranks
 from search_server.errors import ExportError
 from search_server.export.check import check
-from search_server.export.choice import choose
+from search_server.export.choice import choose, gains_of
 from search_server.export.header import Evidence, evidence, header
 from search_server.export.literal import assignments, comments, escaped
 from search_server.export.standalone import module_name, module_source
@@ -64,10 +64,10 @@ def export(
         job = open_job(store, job_id)
     except DataError as error:
         raise ExportError(f"the data of job {job_id} has gone: {error}") from error
-    row, definition = choose(job_id, store.candidates(job_id), candidate)
+    row, definition = choose(job_id, store.candidates(job_id), candidate, gains_of(store, job_id))
     spec = _trial(store, job, row, definition)
     facts = evidence(store.job(job_id), row, store.trials(job_id, curves=False), spec)
-    spec = replace(spec, precision=precision, warm_start=None)
+    spec = replace(spec, precision=precision, warm_start=None, rungs=())
     config = exported_config(spec, module)
     texts = render(config, facts, spec, path, module)
     _publish(texts, targets, config, force=force)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from losses import LossDefinition, RankingBranch
 from search_server.formulas import branch_texts
-from search_server.report.statistics import Spread, by_seed, paired_difference, spread
+from search_server.seed_statistics import Spread, by_seed, paired_difference, spread
 
 if TYPE_CHECKING:
     from search_server.store import CandidateRecord, JobRecord, TrialRecord

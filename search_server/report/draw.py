@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,12 @@ from search_server.report.curves import LossCurves, loss_curves
 from search_server.report.formula_panel import FormulaPanel
 from search_server.report.function_panels import HEIGHT, draw_functions
 from search_server.report.headline import draw_headline
+from search_server.report.judged_panels import (
+    draw_confirmed,
+    draw_rungs,
+    draw_sizes,
+    judged_handles,
+)
 from search_server.report.panels import draw_funnel, draw_progress, legend_handles
 from search_server.report.policy_panels import draw_rewards, draw_scales, policy_handles
 from search_server.report.records import Findings, gather
@@ -31,6 +38,7 @@ WIDTH = 13.0  # inches, like all lengths below
 MARGIN = 0.55
 HEADLINE = 1.15
 SEARCH = 3.3
+JUDGED = 2.6
 CURVES = 2.3
 SPACE = 0.4  # above the panels of a row, for their titles
 LABELS = 0.55  # below them, for their axes
@@ -40,6 +48,8 @@ DPI = 130
 
 def report(store: Store, job_id: str, path: Path) -> Path:
     """Draws a job as it is now, in whatever state: search, funnel, best formula and its curves.
+
+    Between them what there is of: the confirmed differences, AP against size, AP over the rungs.
 
     A policy search has its rewards and gradient scales by round instead of the funnel, and shows
     the policy's mean: its functions, formula and curves.
@@ -65,8 +75,10 @@ def draw(findings: Findings) -> Figure:
     """The page as a figure; call it with the style's settings in force."""
     formula = FormulaPanel.of(findings, WIDTH - 2 * MARGIN)
     rows = _function_rows(findings)
+    judged = _judged_panels(findings)
     height = (
         HEADLINE + SPACE + SEARCH + LABELS + LEGEND + SPACE + formula.height
+        + (SPACE + JUDGED + LABELS + LEGEND if judged else 0.0)
         + len(rows) * HEIGHT / 72 + SPACE + CURVES + LABELS + LEGEND
     )  # fmt: skip
     figure = Figure(figsize=(WIDTH, height))
@@ -92,7 +104,15 @@ def draw(findings: Findings) -> Figure:
         handles = policy_handles(findings, findings.policy)
     top += SEARCH + LABELS
     _legend(place(MARGIN, top, inner, LEGEND), handles)
-    top += LEGEND + SPACE / 2
+    top += LEGEND
+    if judged:
+        top += SPACE
+        _draw_judged(place, top, inner, judged)
+        top += JUDGED + LABELS
+        handles = judged_handles(findings.confirmed, findings.sizes, findings.curves)
+        _legend(place(MARGIN, top, inner, LEGEND), handles)
+        top += LEGEND
+    top += SPACE / 2
     formula.draw(place(MARGIN, top, inner, formula.height))
     top += formula.height
     for row in rows:
@@ -105,6 +125,47 @@ def draw(findings: Findings) -> Figure:
     top += 1.5 * SPACE
     _draw_curves(place, top, inner, findings)
     return figure
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """A panel of the second row; inches of room for its labels to both sides, share of the rest."""
+
+    draw: Callable[[Axes], None]
+    before: float
+    after: float
+    share: float
+
+
+def _judged_panels(findings: Findings) -> list[_Panel]:
+    """The panels of the second row that there is something for."""
+    found = []
+    if findings.confirmed:
+        found.append(_Panel(partial(draw_confirmed, losses=findings.confirmed), 1.45, 1.05, 1.1))
+    if findings.sizes and len({each.size for each in findings.sizes}) > 1:
+        baseline = findings.baseline_spread
+        level = baseline.mean if baseline.seeds else None
+        draw = partial(draw_sizes, candidates=findings.sizes, baseline=level)
+        found.append(_Panel(draw, 0.55, 0.1, 1.0))
+    if findings.curves:
+        best = findings.best.index if findings.best else None
+        found.append(_Panel(partial(draw_rungs, curves=findings.curves, best=best), 0.55, 0.1, 1.0))
+    return found
+
+
+def _draw_judged(
+    place: Callable[[float, float, float, float], Axes],
+    top: float,
+    inner: float,
+    panels: Sequence[_Panel],
+) -> None:
+    free = inner - sum(panel.before + panel.after for panel in panels)
+    unit = min(free / sum(panel.share for panel in panels), inner / 2.2)
+    left = MARGIN
+    for panel in panels:
+        left += panel.before
+        panel.draw(place(left, top, panel.share * unit, JUDGED))
+        left += panel.share * unit + panel.after
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from matplotlib.axes import Axes
 
+from search_server.paired_statistics import Paired
+from search_server.report.judged_records import ConfirmedLoss
 from search_server.report.policy_records import PolicySearch
 from search_server.report.records import Findings
 from search_server.report.style import BEST, INK, MUTED, RULE, fitting_size, shortened
@@ -36,6 +38,9 @@ def result_sentence(findings: Findings) -> str:
     against = f"baseline AP {baseline.text()}" if baseline.seeds else "no baseline yet"
     if findings.best is None:
         return f"No candidate has finished training yet  ·  {against}"
+    confirmed = next((each for each in findings.confirmed if not each.rival), None)
+    if confirmed is not None:
+        return _confirmed_sentence(findings, confirmed)
     seeds = _seeds(findings.best_spread.count)
     text = (
         f"Best of {findings.trained} trained: candidate {findings.best.index} "
@@ -46,6 +51,20 @@ def result_sentence(findings: Findings) -> str:
         paired = _seeds(findings.difference.count)
         text += f"  ·  difference {findings.difference.text(signed=True)}, paired over {paired}"
     return text
+
+
+def _confirmed_sentence(findings: Findings, best: ConfirmedLoss) -> str:
+    """What fresh seeds say about the best that was confirmed, and on `test` if it was read."""
+    paired = best.difference
+    text = f"Best confirmed: candidate {best.label}, AP to the baseline {_interval(paired)}"
+    text += f" over {_seeds(paired.count)}"
+    if best.p is not None:
+        text += ", p <0.001" if best.p < 0.001 else f", p {best.p:.3f}"
+    if best.shrunken is not None:
+        text += f", shrunken {100 * best.shrunken:+.1f}"
+    if best.test is not None:
+        text += f"  ·  on test {100 * best.test.mean:+.1f} over {_seeds(best.test.count)}"
+    return f"{text}  ·  {findings.trained} trained"
 
 
 def _policy_sentence(findings: Findings, search: PolicySearch) -> str:
@@ -69,7 +88,17 @@ def _policy_sentence(findings: Findings, search: PolicySearch) -> str:
     if search.mean_difference is not None and search.mean_difference.seeds:
         paired = _seeds(search.mean_difference.count)
         text += f"  ·  difference {search.mean_difference.text(signed=True)}, paired over {paired}"
+    confirmed = next((c for c in findings.confirmed if c.index == search.mean.index), None)
+    if confirmed is not None:
+        return f"{text}  ·  confirmed {_interval(confirmed.difference)}"
     return text + best
+
+
+def _interval(paired: Paired) -> str:
+    text = f"{100 * paired.mean:+.1f}"
+    if paired.low is None or paired.high is None:
+        return text
+    return f"{text} ({100 * paired.low:+.1f} to {100 * paired.high:+.1f})"
 
 
 def _seeds(count: int) -> str:

@@ -8,8 +8,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from losses import LossDefinition, LossesError, PapFunctions, RankingBranch
-from search_server.report.statistics import Spread, by_seed, paired_difference, spread
 from search_server.rounds import Rounds
+from search_server.seed_statistics import Spread, by_seed, paired_difference, spread
 
 if TYPE_CHECKING:
     from search_server.store import CandidateRecord, JobRecord, TrialRecord

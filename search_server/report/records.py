@@ -6,14 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from search_server.report.judged_records import (
+    ConfirmedLoss,
+    RungCurve,
+    Sized,
+    confirmed_losses,
+    proxy_steps,
+    rung_curves,
+    sized,
+)
 from search_server.report.policy_records import PolicySearch, policy_search
-from search_server.report.statistics import Spread, by_seed, paired_difference, spread
+from search_server.seed_statistics import Spread, by_seed, paired_difference, spread
 
 if TYPE_CHECKING:
     from search_server.store import CandidateRecord, JobRecord, Store, TrialRecord
 
 STAGES = ("drawn", "verified", "simulated", "proxy")
-ORIGIN_ORDER = ("named", "random", "mutation", "crossover", "policy", "mean")
+ORIGIN_ORDER = (
+    *("named", "random", "mutation", "crossover", "refined", "tuned", "policy", "mean"),
+)
 
 
 @dataclass(frozen=True)
@@ -46,10 +57,14 @@ class Findings:
 
     Attributes:
         funnel: stage -> origin -> count, for the stages of :data:`STAGES`; no baseline in it.
-        best: the best fully trained candidate that is not the baseline, None before the first one.
+        best: the best fully trained candidate that is not the baseline, None before the first one;
+            of confirmed ones that of the largest difference on `confirm`.
         difference: best minus baseline, paired by seed; None without both.
         trained: how many candidates were trained to the end, the baseline not counted.
         policy: the rounds of a policy search; None for another search.
+        confirmed: what was confirmed, rivals too, the best first.
+        sizes: the trained candidates by size; empty where there are no expressions.
+        curves: AP over the rungs of the proxy task.
     """
 
     job: JobRecord
@@ -63,6 +78,9 @@ class Findings:
     steps: tuple[Step, ...]
     funnel: Mapping[str, Mapping[str, int]]
     policy: PolicySearch | None = None
+    confirmed: tuple[ConfirmedLoss, ...] = ()
+    sizes: tuple[Sized, ...] = ()
+    curves: tuple[RungCurve, ...] = ()
 
     @property
     def answer(self) -> CandidateRecord | None:
@@ -94,10 +112,13 @@ def gather(store: Store, job_id: str) -> Findings:
     """Reads a job's rows, in whatever state the job is."""
     job = store.job(job_id)
     candidates = store.candidates(job_id)
-    trials = [trial for trial in store.trials(job_id) if trial.stage == "proxy"]
+    rows = store.trials(job_id)
+    trials = [trial for trial in rows if trial.stage == "proxy"]
+    confirmed = confirmed_losses(candidates, rows)
     baseline = next((c for c in candidates if c.origin == "baseline"), None)
     trained = trained_candidates(candidates)
-    best = best_of(trained)
+    chosen = next((each.index for each in confirmed if not each.rival), None)
+    best = best_of([c for c in trained if c.index == chosen] or trained)
     baseline_values = by_seed(trials, baseline.index) if baseline else {}
     best_values = by_seed(trials, best.index) if best else {}
     return Findings(
@@ -112,6 +133,9 @@ def gather(store: Store, job_id: str) -> Findings:
         steps=_steps(candidates, trials),
         funnel=_funnel(candidates, store.counts(job_id), trials),
         policy=policy_search(job, candidates, trials, baseline_values),
+        confirmed=confirmed,
+        sizes=sized(candidates, [each.index for each in confirmed]),
+        curves=rung_curves(candidates, trials, proxy_steps(job.spec)),
     )
 
 
@@ -170,14 +194,14 @@ def _funnel(
         funnel[stage][origin] = funnel[stage].get(origin, 0) + count
 
     for (origin, outcome), count in counts.items():
-        if origin == "baseline":
+        if origin in ("baseline", "rival"):
             continue
         add("drawn", origin, count)
         if outcome == "accepted":
             add("verified", origin, count)
     trained = {t.candidate for t in trials if t.state != "running"}
     for candidate in candidates:
-        if candidate.origin == "baseline":
+        if candidate.origin in ("baseline", "rival"):
             continue
         if candidate.simulate_score is not None:
             add("simulated", candidate.origin)

@@ -22,11 +22,13 @@ ORIGINS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "random": ("#e69f00", "o"),
         "mutation": ("#009e73", "^"),
         "crossover": ("#cc79a7", "v"),
+        "refined": ("#56b4e9", "P"),
+        "tuned": ("#0072b2", "o"),
         "policy": ("#0072b2", "o"),
         "mean": (BEST, "*"),
     }
 )
-OTHER_ORIGIN = ("#56b4e9", "P")
+OTHER_ORIGIN = (MUTED, "P")
 
 RC: Mapping[str, Any] = MappingProxyType(
     {

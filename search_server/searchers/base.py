@@ -96,6 +96,8 @@ class Observation:
         score: AP of the simulation, in [0, 1]; None where there was none.
         rungs: by training step, the mean AP over the seeds at every rung that was reached. A
             candidate that was stopped at a rung has no fitness.
+        spent: share of the job's budget of training steps that was spent on the candidates up to
+            this one; None where there is no such budget.
     """
 
     index: int
@@ -104,6 +106,7 @@ class Observation:
     fitness: float | None
     score: float | None
     rungs: Mapping[int, float] = field(default_factory=dict, hash=False)
+    spent: float | None = None
 
 
 @dataclass(frozen=True)

@@ -69,10 +69,12 @@ class EvolutionSearcher(TreeSearcher):
     def __init__(self, settings: SearcherSpec, problem: Problem) -> None:
         super().__init__(settings, problem)
         self._told: list[Observation] = []
+        self._spent = 0.0
 
     def tell(self, observation: Observation) -> None:
         """A candidate with a fitness, or at least a rung or a score, can become a parent."""
         seen = observation
+        self._spent = max(self._spent, seen.spent or 0.0)
         if seen.fitness is not None or seen.score is not None or seen.rungs:
             self._told.append(seen)
 
@@ -101,13 +103,12 @@ class EvolutionSearcher(TreeSearcher):
 
     def _sigma(self, index: int) -> float | None:
         """The spread of a refinement; None where it is not the time for it yet."""
-        total = self.problem.total
-        if total is None or self.generation(index) == 0:
+        refine, total = self.settings.refine, self.problem.total
+        if refine == 0 or self.generation(index) == 0:
             return None
-        last = round(self.settings.refine * total)
-        if index <= total - last:
-            return None
-        return self.settings.sigma * (1.0 - 0.75 * (index - (total - last)) / last)
+        made = 0.0 if total is None else index / total
+        done = (max(made, self._spent) - (1.0 - refine)) / refine  # of the refinement
+        return self.settings.sigma * (1.0 - 0.75 * min(1.0, done)) if done > 0 else None
 
     def _able(self, index: int, ranking: Sequence[Observation]) -> list[Observation]:
         """Those of a ranking that have an expression in an active branch."""

@@ -98,9 +98,10 @@ class Searcher(Part):
             from the best one; of those the smaller ranks first. 0: AP alone ranks.
         objectives: `fitness`, or `fitness_and_size`: fronts of Pareto rank first, on which no
             candidate has another that is both as good (in steps of `tolerance`) and smaller.
-        refine: share of the candidates, the last ones, that move the numbers of the best instead
-            of changing structure: constants of expressions, alpha, learning rate, and the loss
-            weights, save a box loss's that is left to the head.
+        refine: share of the search, its end, that moves the numbers of the best instead of
+            changing structure: constants of expressions, alpha, learning rate, and the loss
+            weights, save a box loss's that is left to the head. It is a share of `candidates`, or
+            of `limits.steps`, whichever is used up first.
         sigma: spread of such a move in the logarithm; it falls to a quarter by the last candidate.
         inherit: whether offspring keep the weight and the alpha of their parent's branch instead
             of the spec's; always so where `refine` is above 0.

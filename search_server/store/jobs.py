@@ -95,11 +95,8 @@ class Jobs(Sessions):
         with self.changing() as session:
             job = lookup.job(session, job_id, lock=True)
             check_move(JOB_MOVES, f"job {job_id}", job.state, state)
-            if job.state == "running" and owner.alive(job.owner):
-                raise JobError(
-                    f"job {job_id} is being run by process {owner.pid_of(job.owner or '')}; "
-                    "wait for it, or stop it with Ctrl-C there, then resume the job"
-                )
+            if job.state == "running":
+                _check_free(job)
             job.state, job.reason = state, convert.plain(reason)
             job.owner = owner.mark() if state == "running" else None
             if state == "running":
@@ -107,3 +104,38 @@ class Jobs(Sessions):
                 job.finished_at = None
             else:
                 job.finished_at = now()
+
+    def hold_job(self, job_id: str) -> None:
+        """Mark this process as the one that works on a job, whose state stays as it is.
+
+        Raises:
+            JobError: no such job, or another live process on this host works on it.
+        """
+        with self.changing() as session:
+            job = lookup.job(session, job_id, lock=True)
+            _check_free(job)
+            job.owner = owner.mark()
+
+    def release_job(self, job_id: str) -> None:
+        """Take back the mark of `hold_job`, if it is this process's.
+
+        Raises:
+            JobError: no such job.
+        """
+        with self.changing() as session:
+            job = lookup.job(session, job_id, lock=True)
+            if job.owner == owner.mark():
+                job.owner = None
+
+
+def _check_free(job: models.Job) -> None:
+    """Whether no other process on this host works on a job.
+
+    Raises:
+        JobError: one does.
+    """
+    if owner.alive(job.owner):
+        raise JobError(
+            f"job {job.id} is being run by process {owner.pid_of(job.owner or '')}; "
+            "wait for it, or stop it with Ctrl-C there, then resume the job"
+        )

@@ -12,7 +12,7 @@ that differ in nothing but rounding. The row that trains it holds the key, and t
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +91,27 @@ class Trials(Sessions):
             for column, value in taken.items():
                 setattr(row, column, value)
             return Start("reused", convert.trial_record(row, curves=True))
+
+    def plan_trials(self, job_id: str, trials: Mapping[Place, str]) -> None:
+        """Write the rows of trials that will be started, all of them or none, as if a process had
+        died while it ran them: so it is fixed which they are before any of them is known.
+
+        Args:
+            trials: candidate, stage and seed -> `TrialSpec.key`.
+
+        Raises:
+            JobError: no such candidate, or one of the rows is there already.
+        """
+        with self.changing() as session:
+            for (candidate, stage, seed), spec_key in trials.items():
+                lookup.candidate(session, job_id, candidate)
+                place = (job_id, candidate, stage, seed)
+                if session.get(models.Trial, place) is not None:
+                    raise JobError(f"{_trial(*place)} was planned by another process; ask again")
+                row = models.Trial(job_id=job_id, candidate=candidate, stage=stage, seed=seed)
+                row.state, row.reason, row.spec_key = "running", "", spec_key
+                row.started_at = now()
+                session.add(row)
 
     def finish_trial(
         self, job_id: str, candidate: int, stage: Stage, seed: int, result: TrialResult
@@ -175,7 +196,7 @@ def _runs(session: Session, holder: models.Trial, job_id: str, running: Containe
     if holder.job_id == job_id:
         return (holder.candidate, holder.stage, holder.seed) in running
     job = session.get(models.Job, holder.job_id)
-    if job is None or job.state != "running" or job.owner is None:
+    if job is None or job.owner is None:
         return False
     if owner.elsewhere(job.owner):
         return now() - holder.started_at < REMOTE_PATIENCE

@@ -50,9 +50,9 @@ def make_plan(
         counts += made.counts
         if group.subspace is not None:
             pools[name] = {"cls": made.texts("cls"), "bbox": made.texts("bbox")}
-        baselines[name] = own[0].id
         if calibrate is not None:
             own = [_calibrated(each, calibrate) for each in own]
+        baselines[name] = own[0].id
         losses += _different(own, made.detector)
     data = spec.model_dump(mode="json")
     return TablePlan(data, seed, tuple(losses), tuple(counts), pools, baselines)
@@ -72,7 +72,11 @@ def _calibrated(loss: PlannedLoss, calibrate: Calibrate) -> PlannedLoss:
     if loss.kind in ("named", "tuned"):  # their numbers are what they are named and tuned for
         return loss
     definition = calibrate(loss.group, LossDefinition.from_json(loss.definition))
-    return replace(loss, definition=definition.to_json())
+    return replace(loss, id=_id(loss.group, definition), definition=definition.to_json())
+
+
+def _id(group: str, definition: LossDefinition) -> str:
+    return hashlib.sha256(f"{group} {definition.key}".encode()).hexdigest()[:10]
 
 
 class _Maker:
@@ -278,9 +282,8 @@ class _Maker:
         given = definition.expressions.values()
         if accepted is None and given:
             accepted = all(verify(each).accepted for each in given)
-        content = f"{self.name} {definition.key}"
         return PlannedLoss(
-            hashlib.sha256(content.encode()).hexdigest()[:10],
+            _id(self.name, definition),
             self.name,
             kind,
             way,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -20,6 +21,8 @@ from primitives import (
     crossover,
     grow,
     hoist,
+    insert_constant,
+    mutate_constants,
     mutate_point,
     mutate_subtree,
     parse,
@@ -52,6 +55,8 @@ VARIATIONS: list[Variation] = [
     mutate_point,
     hoist,
     lambda expression, rng: crossover(expression, grow(expression.space, rng), rng),
+    insert_constant,
+    lambda expression, rng: mutate_constants(insert_constant(expression, rng), rng),
 ]
 PROPERTY = settings(max_examples=400, derandomize=True, deadline=None)
 
@@ -117,7 +122,7 @@ def test_long_evolution_stays_within_limits(space: SearchSpace) -> None:
     population = [grow(space, rng) for _ in range(10)]
     for _ in range(400):
         a, b = (population[int(i)] for i in rng.integers(10, size=2))
-        child = VARIATIONS[int(rng.integers(4))](crossover(a, b, rng), rng)
+        child = VARIATIONS[int(rng.integers(len(VARIATIONS)))](crossover(a, b, rng), rng)
         check_closed(child, space)
         population[int(rng.integers(10))] = child
 
@@ -209,3 +214,48 @@ def test_a_space_with_one_expression_varies_into_itself() -> None:
     assert str(expression) == "Dot(X,X)"
     for variation in VARIATIONS:
         assert variation(expression, rng) == expression
+
+
+def test_constants_move_by_a_normal_step_in_the_logarithm() -> None:
+    expression = parse("Mul(2,Sub(-3,Div(I,U)))", "box")
+    rng = np.random.default_rng(0)
+    moved = [mutate_constants(expression, rng, sigma=0.2) for _ in range(2000)]
+    values = np.array([[step.node.value for step in m.program if step.node.value] for m in moved])
+    assert values.shape == (2000, 2)
+    for column, value in zip(values.T, (2.0, -3.0), strict=True):
+        steps = np.log(column / value)  # signs are kept
+        assert abs(steps.mean()) < 0.02
+        assert steps.std() == pytest.approx(0.2, rel=0.1)
+    assert abs(np.corrcoef(np.log(np.abs(values.T)))[0, 1]) < 0.1
+    assert all(str(m).startswith("Mul(") and str(m).endswith("Div(I,U)))") for m in moved)
+
+
+def test_zero_moves_too_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    moved = mutate_constants(parse("Add(0,I)", "box"), rng)
+    assert moved.root.children[0].value != 0.0
+    plain = parse("Div(I,U)", "box")
+    assert mutate_constants(plain, rng) == plain
+
+
+def test_a_constant_is_put_in_anywhere() -> None:
+    expression = parse("Div(I,U)", "box")
+    rng = np.random.default_rng(0)
+    found = [insert_constant(expression, rng) for _ in range(300)]
+    assert {each.size for each in found} == {5}
+    shapes = Counter(re.sub(r"-?[0-9][0-9.e-]*", "c", str(each)) for each in found)
+    parts = ("{}(c,Div(I,U))", "Div({}(c,I),U)", "Div(I,{}(c,U))")
+    assert set(shapes) == {part.format(name) for part in parts for name in ("Mul", "Add")}
+    assert min(shapes.values()) > 25
+
+
+def test_a_constant_is_put_in_only_where_there_is_room_and_an_operator() -> None:
+    rng = np.random.default_rng(0)
+    small = parse("Div(I,U)", "box")
+    assert insert_constant(small, rng, max_size=4) == small
+    deep = parse("Neg(" * (MAX_DEPTH - 1) + "I" + ")" * (MAX_DEPTH - 1), "box")
+    assert deep.depth == MAX_DEPTH
+    assert insert_constant(deep, rng) == deep
+    bare = SearchSpace.from_json({**BARE.to_json(), "operators": ["Dot", "Softmax"]})
+    without = parse("Dot(X,Softmax(X))", bare)
+    assert insert_constant(without, rng) == without

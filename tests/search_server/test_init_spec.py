@@ -115,6 +115,9 @@ def test_the_spec_of_every_search_is_a_job(tmp_path: Path, search: Search, detec
         assert job.problem.parameters.size == (82 if two_stage else 41)
         assert draft.spec.candidates == 40 * 8 + 1  # the paper's schedule
         assert job.baseline.name == "pap-identity" + "-faster-rcnn" * two_stage
+    elif search is Search.tuning:
+        assert job.problem.handmade is not None
+        assert set(job.problem.handmade.branches) == {"cls", "bbox"}
     else:
         assert set(job.problem.spaces) == {"cls", "bbox"}
     named = {space.name for space in job.problem.spaces.values()}
@@ -138,6 +141,7 @@ def test_the_command_writes_each_search(tmp_path: Path) -> None:
         assert run(words) == 0
         spec = load_spec(file)
         assert (spec.searcher.type == "policy") == (search is Search.pap)
+        assert (spec.searcher.type == "tuning") == (search is Search.tuning)
         assert (spec.search_space is not None) == (search is Search.autoloss_zero)
 
 

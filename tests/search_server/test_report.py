@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import matplotlib as mpl
 import matplotlib.image
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from search_server.report.draw import draw
 from search_server.report.headline import result_sentence
 from search_server.report.paths import GAPS
 from search_server.report.records import gather
-from search_server.report.statistics import paired_difference, spread
+from search_server.report.style import RC
 from search_server.searchers import generator, make_searcher
 from search_server.searchers.base import Observation
+from search_server.seed_statistics import paired_difference, spread
 from search_server.spec import parse_spec
-from search_server.store import CandidateRecord, Store
+from search_server.store import CandidateRecord, Store, models
 from workers import TrialResult, load_detector
 
 NASTY = 'a $\\frac$ "name"\nwith {{ braces }} and % _ ^ that is much longer than the page is wide'
@@ -136,6 +138,82 @@ def test_texts_lie_inside_the_page_and_apart(store: Store) -> None:
     titles = [box for box in titles if box.width > 1]
     for index, box in enumerate(titles):
         assert not any(box.overlaps(other) for other in titles[index + 1 :])
+
+
+def judge(store: Store, job: str, index: int, stage: str, *fitness: float) -> None:
+    """Ends a trial of a judging stage per seed."""
+    for seed, value in enumerate(fitness, 1000 if stage == "confirm" else 2000):
+        store.start_trial(job, index, stage, seed, "key")
+        store.finish_trial(job, index, stage, seed, result(value))
+
+
+def judged_search(store: Store) -> str:
+    """A search whose best by fitness is not the best on fresh seeds; a rival; rungs, one stop."""
+    job = search(store, losses=("cse-autoloss-b", "focal-expression", "vfl-giou"))
+    train(store, job, 0, 0.40, 0.42)
+    train(store, job, 1, 0.50, 0.50)
+    train(store, job, 2, 0.45, 0.44)
+    rival = CATALOG["focal-iou"]
+    record = CandidateRecord(
+        4, "rival", (), rival.to_json(), rival.key, name="a rival", stage="confirm"
+    )
+    store.add_candidate(job, record)
+    store.update_candidate(job, 4, state="done")
+    judge(store, job, 0, "confirm", 0.40, 0.42, 0.41)
+    judge(store, job, 1, "confirm", 0.41, 0.42, 0.42)
+    judge(store, job, 2, "confirm", 0.43, 0.46, 0.44)
+    judge(store, job, 4, "confirm", 0.42, 0.44, 0.43)
+    judge(store, job, 0, "test", 0.40, 0.41)
+    judge(store, job, 2, "test", 0.42, 0.44)
+    store.start_trial(job, 3, "proxy", 0, "key")
+    with store.changing() as session:
+        for index in range(4):
+            row = session.get(models.Trial, (job, index, "proxy", 0))
+            row.rungs = {"10": 0.1 * index, "20": 0.1 + 0.1 * index}
+        for index, size in ((1, 9), (2, 5)):
+            session.get(models.Candidate, (job, index)).size = size
+    store.update_candidate(job, 3, state="dropped", reason="rung 20")
+    return job
+
+
+def test_findings_of_what_was_confirmed(store: Store) -> None:
+    found = gather(store, judged_search(store))
+    assert [(each.index, each.rival) for each in found.confirmed] == [
+        (2, False), (4, True), (1, False),
+    ]  # fmt: skip
+    first = found.confirmed[0]
+    assert first.difference.mean == pytest.approx(np.mean([0.03, 0.04, 0.03]))
+    assert first.test is not None
+    assert first.test.mean == pytest.approx(0.025)
+    assert found.best is not None
+    assert found.best.index == 2, "not the best of the proxy task, which owes that to luck"
+    front = {each.index: (each.size, each.front, each.confirmed) for each in found.sizes}
+    assert front == {0: (0, True, False), 2: (5, True, True), 1: (9, True, True)}
+    curves = {each.index: each for each in found.curves}
+    assert curves[1].points == ((10, 0.1), (20, 0.2))
+    assert [curve.stopped for curve in found.curves] == [False, False, False, True]
+    assert "rival" not in found.funnel["proxy"]
+    text = result_sentence(found)
+    assert text.startswith("Best confirmed: candidate 2, named, AP to the baseline +3.3 (")
+    assert "over 3 seeds" in text
+    assert "on test +2.5 over 2 seeds" in text
+
+
+def test_the_second_row_is_drawn(store: Store, tmp_path: Path) -> None:
+    job = judged_search(store)
+    with mpl.rc_context(dict(RC)):
+        figure = draw(gather(store, job))
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    wanted = ["Confirmed: AP minus the baseline's", "AP against size", "AP over the rungs"]
+    assert [title for title in titles if title in wanted] == wanted
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    panels = [axes for axes in figure.axes if axes.get_title(loc="left") in wanted]
+    boxes = [axes.get_tightbbox(renderer) for axes in panels]
+    for index, box in enumerate(boxes):
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.x1
+        assert not any(box.overlaps(other) for other in boxes[index + 1 :])
+    assert report(store, job, tmp_path / "r.png").stat().st_size > 10_000
 
 
 def test_curves_are_those_of_the_losses() -> None:

@@ -32,9 +32,9 @@ def trained(spec: TrialSpec, monkeypatch: pytest.MonkeyPatch) -> tuple[TrialResu
 def test_rungs_leave_no_trace_in_the_training(
     make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, detector: str
 ) -> None:
-    spec = make_spec(detector, steps=24, batch_size=4, seed=3)
+    spec = make_spec(detector, steps=18, batch_size=4, seed=3)
     plain, expected = trained(spec, monkeypatch)
-    result, weights = trained(replace(spec, rungs=(8, 20)), monkeypatch)
+    result, weights = trained(replace(spec, rungs=(6, 14)), monkeypatch)
     assert plain.rungs == {}
     assert plain.fitness  # or the comparison would say little
     assert result.status == "done"
@@ -42,14 +42,14 @@ def test_rungs_leave_no_trace_in_the_training(
     assert result.curves == plain.curves
     assert list(expected) == list(weights)
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
-    assert list(result.rungs) == [8, 20]
+    assert list(result.rungs) == [6, 14]
 
 
 def test_the_ap_at_a_rung_is_that_of_the_weights_there(make_spec: MakeSpec) -> None:
     """A constant learning rate: the first steps are those of a shorter training."""
-    spec = make_spec(steps=24, batch_size=4, seed=3)
+    spec = make_spec(steps=20, batch_size=4, seed=3)
     detector = spec.detector + "\nparam_scheduler = None\n"
-    long = train(replace(spec, detector=detector, rungs=(16, 20)))
+    long = train(replace(spec, detector=detector, rungs=(16, 18)))
     short = train(replace(spec, detector=detector, steps=16))
     assert short.fitness
     assert long.rungs[16] == short.fitness

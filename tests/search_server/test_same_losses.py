@@ -1,0 +1,207 @@
+"""The same loss under the same trial is trained once: in a job, across jobs, after interruptions."""
+
+import importlib.util
+import json
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from losses import CATALOG, LossDefinition
+from search_server.candidates import MERGES_KEPT, SAME, Draws
+from search_server.controller import run_job
+from search_server.executors import InlineExecutor
+from search_server.jobs import open_job
+from search_server.same_losses import SameLosses, trained_key
+from search_server.store import Store
+from workers import Split, TrialResult, TrialSpec
+
+PROGRAM = Path(__file__).with_name("fake_search.py")
+_spec = importlib.util.spec_from_file_location("fake_search", PROGRAM)
+assert _spec is not None
+assert _spec.loader is not None
+fake: Any = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fake)
+
+SMALL = {"candidates": 8}
+
+
+class Trainer:
+    """Trains every loss to an AP of its own, and counts."""
+
+    def __init__(self, stop_at: int | None = None, stop: threading.Event | None = None) -> None:
+        self.trained: Counter[str] = Counter()
+        self._stop_at, self._stop = stop_at, stop
+
+    def __call__(self, spec: TrialSpec) -> TrialResult:
+        self.trained[spec.key] += 1
+        if self._stop is not None and self.trained.total() == self._stop_at:
+            self._stop.set()
+        value = fake.number(spec)
+        return TrialResult("done", "", value, spec.seed, spec.steps, seconds={"total": 1.0})
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'store.db'}"
+
+
+def search(url: str, job: str, train: Trainer, stop: threading.Event | None = None) -> str:
+    with Store.open(url) as store, InlineExecutor(2, train) as executor:
+        return run_job(store, job, executor, stop=stop)
+
+
+def outcome(store: Store, job: str) -> list[Any]:
+    """All of a job that does not say how it came about."""
+    trials = [(t.candidate, t.stage, t.seed, t.state, t.fitness) for t in store.trials(job)]
+    return [[(c.key, c.state, c.fitness, c.reason) for c in store.candidates(job)], trials]
+
+
+def test_a_second_job_trains_nothing_and_comes_to_the_same(url: str) -> None:
+    jobs = [fake.new_job(url, **SMALL) for _ in range(2)]
+    first, second = Trainer(), Trainer()
+    assert search(url, jobs[0], first) == search(url, jobs[1], second) == "done"
+    assert second.trained.total() == 0
+    assert first.trained.total() == len(first.trained) > 10
+    with Store.open(url) as store:
+        assert outcome(store, jobs[0]) == outcome(store, jobs[1])
+        again = store.trials(jobs[1])
+        assert [each.reused_from for each in again] == [
+            f"{jobs[0]}:{each.candidate}:{each.stage}:{each.seed}" for each in again
+        ]
+        assert all(each.reused_from is None for each in store.trials(jobs[0]))
+        assert not any(each.seconds for each in again)
+
+
+def test_an_interrupted_job_takes_what_another_trained_meanwhile(url: str) -> None:
+    jobs = [fake.new_job(url, **SMALL) for _ in range(2)]
+    stop = threading.Event()
+    first, second, rest = Trainer(7, stop), Trainer(), Trainer()
+    assert search(url, jobs[0], first, stop) == "interrupted"
+    assert search(url, jobs[1], second) == "done"
+    assert search(url, jobs[0], rest) == "done"
+    assert rest.trained.total() == 0
+    with Store.open(url) as store:
+        assert outcome(store, jobs[0]) == outcome(store, jobs[1])
+        ended = [t for job in jobs for t in store.trials(job) if t.reused_from is None]
+        assert len(ended) == len({t.spec_key for t in ended}) == len(second.trained | first.trained)
+    # what ran when the first was stopped, and only that, was trained again
+    assert set((first.trained & second.trained).values()) <= {1}
+    assert (first.trained & second.trained).total() <= 3
+
+
+def test_two_jobs_at_once_share_their_trials(url: str) -> None:
+    jobs = [fake.new_job(url, **SMALL) for _ in range(2)]
+    train = Trainer()
+    states: list[str] = []
+    threads = [
+        threading.Thread(target=lambda job=job: states.append(search(url, job, train)))
+        for job in jobs
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert states == ["done", "done"]
+    assert set(train.trained.values()) == {1}
+    with Store.open(url) as store:
+        assert outcome(store, jobs[0]) == outcome(store, jobs[1])
+
+
+def test_another_seed_is_another_trial(url: str) -> None:
+    jobs = [
+        fake.new_job(
+            url, **SMALL, funnel={**fake.SPEC["funnel"], "proxy": {"steps": 5, "seeds": s}}
+        )
+        for s in ([0, 7], [7, 8])
+    ]
+    search(url, jobs[0], Trainer())
+    search(url, jobs[1], train := Trainer())
+    with Store.open(url) as store:
+        proxy = [each for each in store.trials(jobs[1]) if each.stage == "proxy"]
+    assert {each.seed for each in proxy if each.reused_from is None} == {8}
+    assert 0 < train.trained.total() == sum(each.reused_from is None for each in proxy)
+
+
+def test_a_named_loss_that_is_the_baseline_is_no_candidate(url: str) -> None:
+    searcher = {**fake.SPEC["searcher"], "named": ["focal-giou", "cse-autoloss-b"]}
+    baseline = {
+        "cls": {"type": "stock", "loss": {"type": "FocalLoss"}, "loss_weight": None},
+        "bbox": {"type": "stock", "loss": {"type": "GIoULoss"}, "loss_weight": None},
+    }
+    job = fake.new_job(url, **SMALL, searcher=searcher, baseline=baseline)
+    search(url, job, Trainer())
+    with Store.open(url) as store:
+        assert [store.candidate(job, index).name for index in (1, 2)] == [None, "cse-autoloss-b"]
+        assert store.counts(job)["named", SAME] == 1
+        (draw,) = [each for each in store.draws(job) if each.origin == "named"]
+    assert draw.outcome == f"{SAME} as 0"
+    kept = LossDefinition.from_json(json.loads(draw.text))
+    assert kept.branch("bbox") == CATALOG["focal-giou"].branch("bbox")
+
+
+def test_kept_merges_are_bounded_and_all_are_counted() -> None:
+    draws = Draws()
+    for _ in range(MERGES_KEPT + 5):
+        draws.merge("random", CATALOG["default"], 3)
+    assert draws.counts["random", SAME] == MERGES_KEPT + 5
+    assert len(draws.traced) == MERGES_KEPT
+
+
+def test_candidates_of_an_earlier_version_are_identified(url: str) -> None:
+    """A job of a store without identities: resumed, its later trials are shared."""
+    jobs = [fake.new_job(url, **SMALL) for _ in range(2)]
+    stop = threading.Event()
+    search(url, jobs[0], Trainer(7, stop), stop)
+    with Store.open(url) as store, store.changing() as session:
+        from sqlalchemy import text
+
+        session.execute(text("UPDATE candidates SET loss_id = NULL"))
+        session.execute(text("DELETE FROM losses"))
+        session.execute(text("UPDATE trials SET trained_key = NULL"))
+    search(url, jobs[0], Trainer())
+    search(url, jobs[1], train := Trainer())
+    with Store.open(url) as store:
+        ids = [[each.loss_id for each in store.candidates(job)] for job in jobs]
+        assert outcome(store, jobs[0]) == outcome(store, jobs[1])
+    assert ids[0] == ids[1]
+    assert None not in ids[0]
+    assert train.trained.total() <= 9  # those of before have no key, all others one
+
+
+def test_what_is_in_the_key_of_a_trial() -> None:
+    split = Split("a.json", "images")
+    spec = TrialSpec("model", {"name": "a"}, split, split, 0, 10, 2, ("x",), rungs=(4,))
+    key = trained_key(spec, 3)
+
+    def of(**fields: Any) -> str | None:
+        return trained_key(TrialSpec(**{**vars(spec), **fields}), 3)
+
+    assert key is not None
+    assert of(definition={"name": "b", "cls": None}) == of(time_limit=5.0) == key
+    assert of(pause_after=4) == of(checkpoint="/tmp/x") == key
+    others = [
+        of(seed=1),
+        of(steps=11),
+        of(rungs=()),
+        of(precision="bfloat16"),
+        trained_key(spec, 4),
+    ]
+    assert len({key, *others}) == 6
+    assert trained_key(spec, None) is None
+
+
+def test_scales_count_as_the_job_says(url: str) -> None:
+    given = LossDefinition.from_json(
+        {"name": "x", "cls": CATALOG["focal-expression"].cls.to_json()}  # type: ignore[union-attr]
+    )
+    with Store.open(url) as store:
+        job = open_job(store, fake.new_job(url, **SMALL))
+    same = SameLosses(job)
+    same.add(0, same.fingerprint(job.baseline))
+    assert same.find(given) == 0
+    for scale in (1.0001, 2.0):
+        branch = {**given.to_json()["cls"], "scale": scale}
+        assert same.find(LossDefinition.from_json({"name": "x", "cls": branch})) is None
