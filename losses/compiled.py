@@ -1,4 +1,4 @@
-"""torch.compile for the functions of expressions, where it can be had; else they run as they are."""
+"""torch.compile for the functions of expressions; where it cannot be had they run as they are."""
 
 import os
 import shutil

@@ -49,14 +49,15 @@ class Gradient:
         self._moves = moves
 
     def __call__(
-        self, values: Mapping[str, NDArray[Any]]
+        self, values: Mapping[str, NDArray[Any]], weight: NDArray[Any] | float = 1.0
     ) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-        """Value of the expression and gradient of its sum by each input of `wrt` that it uses.
+        """Value of the expression and gradient of its weighted sum by the inputs of `wrt` it uses.
 
         Floating-point warnings are the caller's to silence; NaN and infinity are kept.
 
         Args:
             values: float64 by input name, per class `(N, C)`, per row `(N,)`.
+            weight: factor on each element of the value in the sum, of a shape that fits it.
 
         Returns:
             The value, `(N,)` or `(N, C)` as the space's root says, and the gradients, each of its
@@ -73,12 +74,12 @@ class Gradient:
                 raise InputError(name, "is used but has no value") from None
         for place, operator, arguments in self._calls:
             memory[place] = operator.value(*[memory[i] for i in arguments])
-        return memory[-1], self._backward(memory)
+        return memory[-1], self._backward(memory, weight)
 
-    def _backward(self, memory: list[Any]) -> dict[str, NDArray[Any]]:
+    def _backward(self, memory: list[Any], weight: Any) -> dict[str, NDArray[Any]]:
         cotangents: list[Any] = [None] * len(memory)
         if self._moves[-1]:
-            cotangents[-1] = np.ones_like(memory[-1])
+            cotangents[-1] = np.ones_like(memory[-1]) * weight
         for place, operator, arguments in reversed(self._calls):
             given = cotangents[place]
             if given is None:

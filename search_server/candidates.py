@@ -18,13 +18,13 @@ from search_server.funnel.filters import Filters
 from search_server.searchers import Observation, Problem, Proposal
 from search_server.spec import Verify
 from search_server.store import CandidateRecord
-from search_server.store.records import Origin, Stage
+from search_server.store.records import SAME, Origin, Stage
 
 if TYPE_CHECKING:
     from search_server.calibration import Calibration
 
-WHOLE = {"policy", "mean", "tuned"}  # origins of candidates that are proposed whole: nothing is drawn
-ACCEPTED, KNOWN, EQUIVALENT, SAME = "accepted", "known", "equivalent", "same loss"
+WHOLE = {"policy", "mean", "tuned"}  # origins of candidates that are proposed whole, not drawn
+ACCEPTED, KNOWN, EQUIVALENT = "accepted", "known", "equivalent"
 MERGES_KEPT = 8  # draws found to be a known loss that are kept as text, for each candidate
 DEFAULT_FILTERS = Filters(Verify())
 LOOK_EVERY = 64  # draws between two looks at whether to stop

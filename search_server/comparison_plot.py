@@ -14,7 +14,8 @@ from search_server.comparison import Comparison
 from search_server.comparison_rows import Row
 from search_server.report.style import BEST, INK, MUTED, RC, light_grid, message, shortened
 
-WIDTH, ROW, AROUND, DPI = 8.6, 0.52, 1.75, 130  # inches
+ROW, AROUND, DPI = 0.52, 1.75, 130  # inches
+PANEL, RIGHT, LETTER = 4.9, 1.55, 0.082
 
 
 def plot_comparison(comparison: Comparison, rows: Sequence[Row], path: Path) -> Path:
@@ -32,11 +33,12 @@ def plot_comparison(comparison: Comparison, rows: Sequence[Row], path: Path) -> 
     base = comparison.contenders[comparison.baseline].name
     with mpl.rc_context(dict(RC)):
         height = AROUND + ROW * max(len(shown), 1)
-        figure = Figure(figsize=(WIDTH, height))
+        left = 0.4 + LETTER * max((min(len(row.name), 30) for row in shown), default=0)
+        width = left + PANEL + RIGHT
+        figure = Figure(figsize=(width, height))
         FigureCanvasAgg(figure)
-        left, bottom = 2.35 / WIDTH, 0.75 / height
-        wide = (WIDTH - 2.35 - 1.55) / WIDTH
-        axes = figure.add_axes((left, bottom, wide, (height - AROUND + 0.3) / height))
+        tall = (height - AROUND + 0.55) / height
+        axes = figure.add_axes((left / width, 0.75 / height, PANEL / width, tall))
         axes.set_title(f"AP of each loss minus that of {shortened(base, 40)}", loc="left")
         if not shown:
             message(axes, "No seed is common to the baseline and another loss yet.")

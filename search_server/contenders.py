@@ -50,7 +50,9 @@ def _definition(text: str, open_store: OpenStore) -> LossDefinition:
     if colon and text not in CATALOG and not Path(text).is_file() and not text.endswith(".json"):
         with open_store() as store:
             record = store.job(job)
-            _, definition = choose(record.id, store.candidates(record.id), which, gains_of(store, record.id))
+            _, definition = choose(
+                record.id, store.candidates(record.id), which, gains_of(store, record.id)
+            )
             return definition
     try:
         return load_definition(text)

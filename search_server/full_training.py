@@ -23,6 +23,7 @@ from losses import (
     LossesError,
     apply_loss,
 )
+from losses.compile_config import compile_expressions
 from search_server.coco_layout import find_splits
 from search_server.config_options import change_config
 from search_server.errors import JobError
@@ -54,6 +55,7 @@ class Training:
         processes: how many train together, at least 1.
         cpu: whether they train on the CPU whatever else there is.
         precision: of the layers, "float32" or "bfloat16"; see `workers.arithmetic`.
+        compile_loss: whether torch.compile compiles the expressions of the loss.
     """
 
     detector: str
@@ -66,6 +68,7 @@ class Training:
     processes: int = 1
     cpu: bool = False
     precision: str = "float32"
+    compile_loss: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; `from_json` gives an equal training back."""
@@ -111,6 +114,8 @@ def full_config(training: Training) -> Config:
     config = _config(training)
     if training.precision == "bfloat16":
         put_bfloat16(config)
+    if training.compile_loss and not compile_expressions(config.model):
+        raise JobError("--compile-loss: this loss has no expression, which alone can be compiled")
     change_config(config, training.options)
     check_named_data(config)
     return config
@@ -219,6 +224,7 @@ def train_fully(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # mmdet's about itself: nothing a user can mend
+            warnings.filterwarnings("default", "the loss runs uncompiled")
             runner = Runner.from_cfg(config)
             for hook in (FiniteGuard(), keeper, _Teller(say), *hooks):
                 runner.register_hook(hook)

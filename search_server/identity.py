@@ -11,6 +11,7 @@ a loss whose gradient is zero or not finite at the probes.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,10 +38,17 @@ from search_server.identity_probes import box_probes, delta_probes, score_probes
 
 Array = NDArray[np.float64]
 
+log = logging.getLogger(__name__)
+
 NO_GRADIENT = 1e-10
 """Largest entry of a gradient that counts as none: rounding, not a direction."""
 LEAST_BLOCK = 1e-6
 """Share of the gradient below which a block's own direction fades: rounding takes over there."""
+FEWEST_ENTRIES = 5.0
+"""Entries that a gradient must spread over, at least, to say which loss it is: of two losses that
+are flat but at one probe, it would say that they are the same."""
+SEEN_BLOCK = 1e-5
+"""Share of the gradient from which on a block's entries count for that."""
 # What mmdet's losses may be given for their gradients at the probes to say all about them, and the
 # settings that change nothing when they have this value.
 _GIVEN: Mapping[str, frozenset[str]] = {
@@ -258,20 +266,26 @@ def directions(gradient: Array, blocks: tuple[slice, ...]) -> tuple[Vector, floa
             appended as a logarithm.
 
     Returns:
-        `(N * D + blocks,)` and the root of the mean square; None where the gradient is zero or
-        not finite.
+        `(N * D + blocks,)` and the root of the mean square; None where the gradient is not finite,
+        is zero, or is so but for very few entries.
     """
     largest = float(np.abs(gradient).max())
     if not np.isfinite(largest) or largest <= NO_GRADIENT:
         return None
     unit = gradient / largest
     size = float(np.sqrt(np.mean(unit * unit)))
-    parts, shares = [], []
+    parts, shares, entries = [], [], 0.0
     for block in blocks:
         rows = unit[block] / size
-        share = max(float(np.sqrt(np.mean(rows * rows))), LEAST_BLOCK)
+        squares = rows * rows
+        share = float(np.sqrt(np.mean(squares)))
+        if share >= SEEN_BLOCK:
+            entries += float(squares.sum() ** 2 / (squares * squares).sum())
+        share = max(share, LEAST_BLOCK)
         parts.append((rows / share).ravel())
         shares.append(np.log(share))
+    if entries < FEWEST_ENTRIES:
+        return None
     return np.concatenate([*parts, shares]), size * largest
 
 
@@ -294,10 +308,10 @@ def _expression_gradient(what: str, expression: Expression, alpha: float | None)
             gradient = gradient * probes.sides[:, None]
         else:
             inputs = _score_inputs(what == "softmax")
-            value, found = Gradient(expression, ("X",))(inputs)
+            # on the loss, not on its gradient: an expression may mix the classes of a row
+            weight = 1.0 if alpha is None else alpha * inputs["PY"] + (1 - alpha) * inputs["NY"]
+            value, found = Gradient(expression, ("X",))(inputs, weight)
             gradient = found.get("X", np.zeros_like(inputs["X"]))
-            if alpha is not None:
-                gradient = gradient * (alpha * inputs["PY"] + (1 - alpha) * inputs["NY"])
     return gradient if np.isfinite(value).all() and np.isfinite(gradient).all() else None
 
 
@@ -315,11 +329,23 @@ def _score_inputs(softmax: bool) -> dict[str, Array]:
 
 @lru_cache(maxsize=1_000)
 def _stock_gradient(what: str, config: str) -> Array | None:
-    """The same of one of mmdet's losses, through its own module."""
+    """The same of one of mmdet's losses, through its own module.
+
+    None for settings that mmdet refuses as well: what is wrong with them, a training will say.
+    """
+    try:
+        gradient = _through_module(what, json.loads(config))
+    except Exception:  # whatever mmdet raises
+        log.debug("no gradient of %s", config, exc_info=True)
+        return None
+    return gradient if np.isfinite(gradient).all() else None
+
+
+def _through_module(what: str, config: dict[str, Any]) -> Array:
     import torch
     from mmdet.registry import MODELS
 
-    module = MODELS.build(json.loads(config))
+    module = MODELS.build(config)
     if what in ("softmax", "sigmoid"):
         scores = score_probes(what == "softmax")
         moved = torch.tensor(scores.logits, requires_grad=True)
@@ -331,5 +357,5 @@ def _stock_gradient(what: str, config: str) -> Array | None:
         loss = module(moved, torch.tensor(boxes.target), reduction_override="none")
         sides = boxes.sides[:, None]
     (found,) = torch.autograd.grad(loss.sum(), moved)
-    gradient = found.numpy() * sides
-    return gradient if np.isfinite(gradient).all() else None
+    gradient: Array = found.numpy() * sides
+    return gradient

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from losses import LossDefinition, LossesError
-from search_server.candidates import SAME, merged_with
+from search_server.candidates import merged_with
 from search_server.errors import JobError
 from search_server.fingerprints import (
     CALIBRATED_SCALES_AGREE,
@@ -25,6 +25,7 @@ from search_server.fingerprints import (
 )
 from search_server.identity_measure import measured
 from search_server.store import JobRecord, Store, TrialRecord
+from search_server.store.records import SAME
 
 AGREE = 1e-6
 """Directions that agree to this, with their scales, are one loss."""
@@ -95,8 +96,8 @@ def check_store(store: Store, progress: Callable[[str], None] = lambda _: None) 
         for trial in store.trials(job.id, curves=False):
             name, where = (job.id, trial.candidate), f"{trial.stage} seed {trial.seed}"
             if trial.reused_from is not None:
-                owner, index, _, _ = trial.reused_from.rsplit(":", 3)
-                merges.append((name, (owner, int(index)), where))
+                source, number, _, _ = trial.reused_from.rsplit(":", 3)
+                merges.append((name, (source, int(number)), where))
             elif trial.state in ("done", "diverged"):
                 trained[_context(job, trial)][name] = where
         for draw in store.draws(job.id):

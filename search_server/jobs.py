@@ -348,9 +348,7 @@ def _assembled(
             keep=None if simulate is None else simulate.keep,
             seed=spec.seed,
             proxy_seeds=proxy.seeds,
-            halving=Halving(
-                proxy.rungs, proxy.reduction, proxy.hopeless, spec.window, proxy.seeds
-            ),
+            halving=Halving(proxy.rungs, proxy.reduction, proxy.hopeless, spec.window, proxy.seeds),
             confirm_seeds=confirm_seeds(spec),
         ),
         baseline=baseline_of(spec),

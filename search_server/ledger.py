@@ -32,6 +32,7 @@ class Ledger:
         rungs: AP by training step, of the trials that passed a rung.
         running: the trials that were handed to the executor by this process.
         reused: how many trials the last `hand_out` found done, by this or another job.
+        awaited: how many it left for later, because another live job trains them.
         same: tells which candidates are one loss.
         last: index of the last candidate that the searcher proposes.
         seconds: by stage, what each trial took so far.
@@ -53,7 +54,7 @@ class Ledger:
         self.counts = store.counts(job.id)
         self.known = {each.key for each in self.candidates.values()}
         self.budget = StepBudget(job.spec)
-        self.reused = 0
+        self.reused = self.awaited = 0
         self.same = SameLosses(job)
         self._checkpoints = Checkpoints(job.id)
         self._open = {i for i, each in self.candidates.items() if each.state == "open"}
@@ -171,7 +172,7 @@ class Ledger:
         One that the store has a result of ends at once, as if it had been trained; one that
         another live job trains at this moment is left for later.
         """
-        self.reused = 0
+        self.reused = self.awaited = 0
         for key in list(self._due()):
             if limit <= 0:
                 return
@@ -182,6 +183,7 @@ class Ledger:
             )
             if start.trial is not None:
                 self._take_over(key, spec, start.trial)
+            self.awaited += start.verdict == "wait"
             if start.verdict != "train":
                 continue
             self.running[key] = spec

@@ -131,7 +131,7 @@ def summaries(store: Store) -> list[JobSummary]:
 
 def _summary(row: Row[*tuple[Any, ...]]) -> JobSummary:
     *facts, confirmed, published, searcher, mean = tuple(row)
-    found = JobSummary(*facts, confirmed=confirmed, published=published)
+    found = replace(JobSummary(*facts), confirmed=confirmed, published=published)
     rounds = Rounds.of(searcher)
     if rounds is None:
         return found

@@ -88,12 +88,11 @@ def plan(spec: JobSpec, seconds_per_step: float | Mapping[str, Timing], slots: i
         timings = seconds_per_step
     else:
         timings = {"proxy": Timing(seconds_per_step, 0.0)}
-        for stage, batch in (
-            ("simulate", simulate and simulate.batch_size),
-            ("confirm", confirm and (confirm.batch_size or proxy.batch_size)),
-        ):
-            if batch is not None:
-                timings[stage] = Timing(seconds_per_step * batch / proxy.batch_size, 0.0)
+        batches = {} if simulate is None else {"simulate": simulate.batch_size}
+        if confirm is not None:
+            batches["confirm"] = confirm.batch_size or proxy.batch_size
+        for stage, batch in batches.items():
+            timings[stage] = Timing(seconds_per_step * batch / proxy.batch_size, 0.0)
     trials = expected_trials(
         spec.candidates,
         spec.searcher.population,

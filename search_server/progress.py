@@ -127,7 +127,7 @@ def snapshot(job: Job, ledger: Ledger, slots: int, lacks: str = "") -> Progress:
         done=ledger.ended.total(),
         trials=sum(expected.values()),
         seconds_left=_seconds_left(ledger, expected, slots),
-        waiting_for=lacks if ledger.running else "",
+        waiting_for=lacks if ledger.running else _others(ledger.awaited),
         round="confirming" if confirming else _round(job, len(made)),
         steps_spent=None if limit is None else ledger.budget.spent,
         steps_of=limit,
@@ -144,6 +144,11 @@ def _best(record: CandidateRecord) -> Best:
         None if rpn is None else ranking_text(rpn),
         is_joint(cls),
     )
+
+
+def _others(awaited: int) -> str:
+    """What a job waits for that trains nothing, because another one does."""
+    return f"{awaited} trials that another job of this store trains now" if awaited else ""
 
 
 def _round(job: Job, newest: int) -> str:

@@ -130,13 +130,12 @@ def prepare_publication(
     """
     record = store.job(job_id)
     if record.state != "done":
-        raise JobError(f"job {job_id} is {record.state}; only what a search that is done found "
-                       "can be published")  # fmt: skip
+        raise JobError(
+            f"job {job_id} is {record.state}; only finds of a search that is done can be published"
+        )
     job = open_job(store, job_id)
     if TEST not in job.splits:
-        raise JobError(
-            f"the data of job {job_id} has no split `test`: none was given as data.test"
-        )
+        raise JobError(f"the data of job {job_id} has no split `test`: give one as data.test")
     candidates = store.candidates(job_id)
     gains = gains_of(store, job_id)
     row, _ = choose(job_id, candidates, wanted, gains)

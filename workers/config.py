@@ -34,7 +34,8 @@ def build_config(spec: TrialSpec) -> Config:
     """The full mmengine config of a trial: ``Runner.from_cfg(build_config(spec)).train()``.
 
     Trained by plain mmengine with the same thread count (``OMP_NUM_THREADS``) and on the same kind
-    of device, it gives the trial's own result; `train` adds what watches, nothing that steers.
+    of device, it gives the trial's own result; `train` adds what watches (evaluations at rungs
+    too) and what pauses, nothing that steers.
 
     From the user's config come the model, both pipelines, the optimiser, the schedule (brought to
     the budget by `scale_schedule`), custom hooks, pretrained weights if it names any, and

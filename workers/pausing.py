@@ -4,7 +4,7 @@ A file holds all that steers what comes: the model's tensors (buffers that its s
 out and gradients that are being accumulated too), optimiser, schedulers, hooks that take part in
 checkpoints (EMA), the generators, the place in the data, and the records so far. A training that
 goes on from it gives what one that never paused gives, bit for bit on one machine and one kind of
-device, as far as its kernels are deterministic.
+device, as far as its kernels are deterministic. (`TrialLoop` says how the data are gone on with.)
 
 A file is a cache. Torn, of another trial, of other package versions, or of a training whose data
 turn out to come in another order: it is not used, and the trial trains from the start, to the
@@ -42,6 +42,7 @@ class Resumption:
     """A checkpoint that was read, and what to do with it.
 
     Attributes:
+        content: what the file holds.
         step: optimiser steps done, at least 1.
         records: what `keep` was given: the curves and scores so far.
     """

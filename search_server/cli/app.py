@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from search_server.cli import data, maintenance, table
+from search_server.cli.bench import bench
 from search_server.cli.calibrate import calibrate
 from search_server.cli.compare import compare
 from search_server.cli.export import export, report
@@ -65,6 +66,7 @@ for _command, _panel in (
     (leaderboard, RESULTS),
     (show, RESULTS),
     (stages, RESULTS),
+    (bench, RESULTS),
     (formula, RESULTS),
     (export, RESULTS),
     (report, RESULTS),

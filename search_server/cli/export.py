@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search_server.cli.options import (
+    CompileOption,
     JobArgument,
     JsonOption,
     Precision,
@@ -44,6 +45,7 @@ def export(
     precision: Annotated[
         Precision, typer.Option(help="Arithmetic of the layers, whatever the search had.")
     ] = Precision.float32,
+    compile_loss: CompileOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,6 +76,7 @@ def export(
                 standalone=standalone,
                 force=force,
                 precision=precision.value,
+                compile_loss=compile_loss,
             )  # fmt: skip
         if candidate in (None, "best"):
             _say_what_is_better(opened, of)

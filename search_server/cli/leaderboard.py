@@ -116,11 +116,12 @@ def _cautions(group: LeaderboardGroup) -> Iterator[str]:
     confirmed = [row for row in group.rows if row.confirmed and not row.rival]
     best = next((row for row in group.rows if row.rank and not row.baseline), None)
     if confirmed:
-        family = max(row.judged.family for row in confirmed if row.judged is not None)
+        families = {row.job: row.judged.family for row in confirmed if row.judged is not None}
+        numbers = " or ".join(map(str, sorted(set(families.values()))))
         yield (
             "Confirmed on seeds that chose nothing. Intervals: 95%, Student's t; p: paired t test, "
-            f"corrected (Holm) for the {family} confirmed, a rival's is not; shrunken: what is "
-            "left of the gain without the luck of the best"
+            f"corrected (Holm) for the {numbers} confirmed of a job, a rival's is not; shrunken: "
+            "what is left of the gain without the luck of the best"
         )
     elif best is not None and best.difference is not None:
         yield _caution(best.difference.seeds)
@@ -186,7 +187,7 @@ def _confirmed_columns(row: LeaderboardRow) -> dict[str, str]:
     paired = None if confirm is None else confirm.difference
     if paired is not None:
         against = interval(paired)
-    elif row.baseline:
+    elif row.origin == "baseline":  # of this job, or of another one of its group
         against = "baseline"
     else:
         against = "unconfirmed" if row.state in ("open", "done") else row.state

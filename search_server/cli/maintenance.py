@@ -129,7 +129,7 @@ def check_identity(
     with stdout_kept():
         from search_server.identity_check import check_store
 
-        for url in store or [None]:
+        for url in store or [store_url(None)]:
             with open_store(url) as opened:
                 reports.append(check_store(opened, lambda job: note(f"checking {job}")))
     if as_json:

@@ -26,6 +26,15 @@ JobArgument = Annotated[
     typer.Argument(metavar="[JOB]", help="Id of the job; default: the newest.", show_default=False),
 ]
 
+CompileOption = Annotated[
+    bool,
+    typer.Option(
+        "--compile-loss",
+        help="Have torch.compile compile the loss's expressions; needs a C++ compiler, else they "
+        "run as they are.",
+    ),
+]
+
 
 class Precision(StrEnum):
     """Arithmetic of a detector's layers; its losses are float32 either way."""

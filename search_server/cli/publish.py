@@ -82,9 +82,7 @@ def publish(
         raise typer.Exit(1)
 
 
-def _train(
-    store: Store, publication: Publication, address: str | None, slots: int | None
-) -> bool:
+def _train(store: Store, publication: Publication, address: str | None, slots: int | None) -> bool:
     """Trains what is missing, with a bar on a terminal and lines elsewhere, on stderr; whether it
     was stopped by Ctrl-C."""
     from contextlib import closing
@@ -105,7 +103,10 @@ def _train(
             closing(open_executor(resources, address, slots)) as executor,
             stop_on_signals() as stop,
             Progress(
-                *columns, TextColumn("{task.fields[left]}"), console=out, disable=not out.is_terminal
+                *columns,
+                TextColumn("{task.fields[left]}"),
+                console=out,
+                disable=not out.is_terminal,
             ) as bar,
         ):
             total = len(publication.seeds) * len(publication.candidates)
@@ -118,9 +119,8 @@ def _train(
                     how = f"AP {points(ended.fitness)}"
                     if ended.state != "done":
                         how = f"{ended.state}: {ended.reason}"
-                    note(
-                        f"{ended.done}/{ended.of}  {ended.name}, seed {ended.key.seed}: {how}; {left}"
-                    )
+                    what = f"{ended.name}, seed {ended.key.seed}: {how}"
+                    note(f"{ended.done}/{ended.of}  {what}; {left}")
 
             run_publication(store, publication, executor, say, stop)
             return stop.is_set()
@@ -157,9 +157,7 @@ def _print(publication: Publication, found: ReadOut, recorded: bool) -> None:
     title = f"{publication.job.id}:{row.index}" + (f"  {row.name}" if row.name else "")
     when = "as recorded" if recorded else "read now"
     seeds = f"{publication.seeds[0]} to {publication.seeds[-1]}"
-    out.print(
-        plain(f"{title} on test, {len(publication.seeds)} seeds ({seeds}), {when}", "bold")
-    )
+    out.print(plain(f"{title} on test, {len(publication.seeds)} seeds ({seeds}), {when}", "bold"))
     right = ("n", "AP", "sd", "gain over it", "95% interval", "p", "wins")
     made = table("loss", *right, right=right, fold=("loss",))
     made.add_row(plain("this row"), *_ap(found.ap), "", "", "", "", style="bold")

@@ -194,6 +194,8 @@ def _conclude(store: Store, job_id: str, stopped: bool, as_json: bool) -> int:
         if best is not None:
             chosen = "" if mean is None else " --candidate mean"
             print(f"export: lossforge export {job_id}{chosen} -o best.py")
+            if best.confirmed and job.state == "done":
+                print(f"read the split test, once: lossforge publish {best.id}")
     if job.state == "done":
         return 0
     return 130 if stopped and job.state == "interrupted" else 1

@@ -113,3 +113,95 @@ def _say(progress: Progress) -> None:
         f"{progress.done}/{progress.of}  {loss.group} {loss.kind} {loss.id} {trial.stage} seed "
         f"{trial.seed}: {how} ({duration(trial.seconds.get('total'))})"
     )
+
+
+@app.command()
+def export(
+    table: TableArgument = "digits-v1",
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder; default: that of the table."),
+    ] = None,
+) -> None:
+    """Write the trained table as compressed CSV files, for any program to read.
+
+    Example: lossforge table export digits-v1
+    """
+    from search_server.cli.output import stdout_kept
+
+    with stdout_kept():
+        from search_server.table.files import DRAWS, LOSSES, TRIALS, write_table
+        from search_server.table.load import table_folder
+        from search_server.table.log import LOG_FILE, read_log
+        from search_server.table.plan import PLAN_FILE, read_plan
+
+        folder = table_folder(table)
+        into = output or folder
+        made = write_table(into, read_plan(folder / PLAN_FILE), read_log(folder / LOG_FILE))
+    counted = made.counted
+    print(
+        f"{counted['trained']} of {counted['losses']} losses, {counted['ended']} of "
+        f"{counted['trials']} trials: {LOSSES}, {TRIALS}, {DRAWS} in {into}"
+    )
+
+
+@app.command()
+def show(
+    table: TableArgument = "digits-v1",
+    limit: Annotated[int, typer.Option(min=1, help="Losses of each detector.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the best losses of a table and how much of it has been trained.
+
+    Example: lossforge table show --limit 20
+    """
+    from search_server.cli.output import console, plain, points, print_json, stdout_kept
+    from search_server.cli.output import table as columns
+
+    with stdout_kept():
+        from search_server.table.load import load_table
+
+        loaded = load_table(table)
+    best = {
+        group: sorted(loaded.trained(group), key=lambda loss: -(loss.mean() or 0.0))
+        for group in loaded.groups
+    }
+    if as_json:
+        rows = {
+            group: [
+                {
+                    "id": loss.id,
+                    "name": loss.plan.name,
+                    "kind": loss.plan.kind,
+                    "accepted": loss.plan.accepted,
+                    "mean": loss.mean(),
+                    "by_seed": {seed: each.ap for seed, each in loss.readings.items()},
+                    "simulate": loss.score,
+                    "definition": loss.plan.definition,
+                }
+                for loss in losses[:limit]
+            ]
+            for group, losses in best.items()
+        }
+        print_json({"table": loaded.name, "counted": loaded.counted, "best": rows})
+        return
+    out = console()
+    counted = loaded.counted
+    out.print(
+        plain(
+            f"{loaded.name}: {counted['trained']} of {counted['losses']} losses, "
+            f"{counted['ended']} of {counted['trials']} trials",
+            "bold",
+        )
+    )
+    for group, losses in best.items():
+        made = columns("AP", "seeds", "kind", group, right=("AP", "seeds"), fold=(group,))
+        for loss in losses[:limit]:
+            own = " (baseline)" * (loss.id == loaded.baselines[group])
+            made.add_row(
+                points(loss.mean()),
+                str(len(loss.readings)),
+                loss.plan.kind,
+                plain(loss.plan.name + own),
+            )
+        out.print(made)

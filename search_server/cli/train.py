@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from search_server.cli.options import JsonOption, Precision
+from search_server.cli.options import CompileOption, JsonOption, Precision
 
 
 def train(
@@ -78,6 +78,7 @@ def train(
     precision: Annotated[
         Precision, typer.Option(help="Arithmetic of the layers; the losses are float32 always.")
     ] = Precision.float32,
+    compile_loss: CompileOption = False,
     cfg_options: Annotated[
         list[str] | None,
         typer.Option(
@@ -127,6 +128,7 @@ def train(
             processes=number or 1,
             cpu=cpu_processes is not None,
             precision=precision.value,
+            compile_loss=compile_loss,
         )  # fmt: skip
         if number is None:
             done = train_fully(training, folder, note)

@@ -11,6 +11,8 @@ from workers import TrialResult, TrialSpec
 class Executor(Protocol):
     """Runs trials, many at a time.
 
+    A trial that is paused has come back and holds nothing: it is submitted again to go on.
+
     **Contract.** Every submitted trial comes back from `wait` once, in order of completion, unless
     it was cancelled; what goes wrong with one is a `TrialResult` of status `failed`. All methods
     are called from one thread.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from losses import LossDefinition, LossesError
+from losses.compile_config import compile_expressions
 from losses.ranking_config import ranks
 from search_server.errors import ExportError
 from search_server.export.check import check
@@ -35,6 +36,7 @@ def export(
     standalone: bool = False,
     force: bool = False,
     precision: str = "float32",
+    compile_loss: bool = False,
 ) -> list[Path]:
     """Writes a candidate as an mmdet config that trains through plain mmengine.
 
@@ -48,6 +50,7 @@ def export(
         standalone: also write a loss module beside it, and need nothing of this project.
         force: replace existing files.
         precision: "float32" or "bfloat16", of the detector's layers.
+        compile_loss: have torch.compile compile the expressions of the loss.
 
     Returns:
         The files written, the config first.
@@ -69,6 +72,8 @@ def export(
     facts = evidence(store.job(job_id), row, store.trials(job_id, curves=False), spec)
     spec = replace(spec, precision=precision, warm_start=None, rungs=())
     config = exported_config(spec, module)
+    if compile_loss and not compile_expressions(config["model"]):
+        raise ExportError("this loss has no expression, which alone can be compiled")
     texts = render(config, facts, spec, path, module)
     _publish(texts, targets, config, force=force)
     return targets

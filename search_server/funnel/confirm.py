@@ -48,9 +48,7 @@ def confirmed(
     return tuple(dict.fromkeys((0, *best, *rivals)))
 
 
-def paired_trials(
-    indices: Sequence[int], stage: Stage, seeds: Sequence[int]
-) -> Iterator[TrialKey]:
+def paired_trials(indices: Sequence[int], stage: Stage, seeds: Sequence[int]) -> Iterator[TrialKey]:
     """Their trials, seed by seed: what is there early can be compared."""
     for seed in seeds:
         for index in indices:

@@ -50,11 +50,12 @@ def equivalent(key: str, known: Iterable[str], digits: int) -> bool:
 
 @lru_cache(maxsize=100_000)
 def _signature(key: str, digits: int) -> str:
-    """A loss definition's key with the rounded norms in the place of each expression."""
+    """A loss definition's key with rounded norms in the place of each expression and its scale."""
     data = json.loads(key)
     definition = LossDefinition.from_json({"name": "known", **data})
     for branch, expression in definition.expressions.items():
         norms = gradient_norms(expression)
         if norms is not None:
-            data[branch]["expression"] = [f"{norm:.{digits - 1}e}" for norm in norms]
+            scale = data[branch].pop("scale", 1.0)
+            data[branch]["expression"] = [f"{scale * norm:.{digits - 1}e}" for norm in norms]
     return json.dumps(data, sort_keys=True)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from numpy.random import Generator
 from scipy.special import expit, logit
 
-from losses import ExpressionBranch, LossDefinition
+from losses import ExpressionBranch, LossDefinition, StockBranch
 from primitives import Expression, mutate_constants
 from search_server.searchers.base import Draw, Observation, Problem, Proposal, indices
 from search_server.searchers.structure import landed
@@ -59,14 +59,14 @@ def _numbers_moved(
     """Weights, alpha and learning rate of a definition, each moved by its own normal number."""
     for branch in branches:
         found = definition.branch(branch)
-        if not isinstance(found, ExpressionBranch):
+        if not isinstance(found, ExpressionBranch | StockBranch):
             continue
         weight = found.loss_weight
         if weight is None and branch == "cls":
             weight = 1.0  # what a head's default is for every classification loss
         if weight is not None:
             found = replace(found, loss_weight=_scaled(weight, sigma, WEIGHTS, rng))
-        if found.alpha is not None:
+        if isinstance(found, ExpressionBranch) and found.alpha is not None:
             low, high = ALPHAS
             moved = expit(logit(min(high, max(low, found.alpha))) + sigma * rng.standard_normal())
             found = replace(found, alpha=_rounded(float(moved), ALPHAS))

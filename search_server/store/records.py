@@ -30,6 +30,8 @@ TRIAL_STATES: tuple[str, ...] = get_args(TrialState)
 ORIGINS: tuple[str, ...] = get_args(Origin)
 STAGES: tuple[str, ...] = get_args(Stage)
 
+SAME = "same loss"  # outcome of a draw that is a loss that the job has, written otherwise
+
 METRICS = ("ap50", "ap75", "ap_s", "ap_m", "ap_l")
 PHASES = ("start", "setup", "train", "evaluate", "total")
 

@@ -90,8 +90,9 @@ def replay_filters(table: Table, group: str, seed: int = 0) -> FilterReplay | No
 
     Of draws in one way, condition by condition, the share of good losses is that of those trained,
     of the same way where there are some. With a handful for each condition that says little, so
-    each share is drawn towards that of all rejected losses of the branch, as by `PRIOR` losses more,
-    and its posterior is carried on into the interval. Of losses without any gradient none is good.
+    each share is drawn towards that of all rejected losses of the branch, as by `PRIOR` losses
+    more, and its posterior is carried on into the interval, whose median is the value. Of losses
+    without any gradient none is good.
     """
     own = table.baseline(group).mean()
     if own is None:

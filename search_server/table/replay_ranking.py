@@ -10,7 +10,7 @@ import numpy as np
 from search_server.rank_correlation import Correlation, spearman
 from search_server.table.contents import Table, TableLoss
 
-_RESAMPLES = 1000
+_RESAMPLES = 500
 CONTENDER = 0.8  # share of the baseline's AP from which on a loss is one
 
 Reading = Callable[[TableLoss, int], float | None]

@@ -48,7 +48,7 @@ class Unverified:
         outcomes = {}
         for counts in table.draws:
             if counts.group == group:
-                rejected = sum(counts.conditions.values())
+                rejected = sum(counts.conditions.values()) or 1
                 outcomes[counts.branch, counts.way] = _Outcomes(
                     counts.accepted / counts.draws if counts.draws else 0.0,
                     tuple(counts.conditions),

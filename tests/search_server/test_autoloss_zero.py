@@ -251,6 +251,16 @@ def test_more_digits_tell_more_apart() -> None:
     assert not equivalent(one, [other], 6)
 
 
+def test_a_calibrated_loss_counts_with_its_factor() -> None:
+    def scaled(text: str, scale: float) -> str:
+        branch = {"type": "expression", "space": BOX, "expression": text, "scale": scale}
+        return LossDefinition.from_json({"name": "x", "bbox": branch}).key
+
+    one = scaled(f"Neg({IOU})", 3.0)
+    assert equivalent(one, [scaled(f"Neg(Mul(2,{IOU}))", 1.5)], 2)
+    assert not equivalent(one, [scaled(f"Neg({IOU})", 1.5)], 2)
+
+
 def test_norms_are_those_of_autograd() -> None:
     samples = samples_of("sigmoid")
     inputs, _ = samples.inputs(samples.start)

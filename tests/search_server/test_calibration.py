@@ -36,6 +36,7 @@ from workers.data import digits
 from workers.isolation import isolated
 from workers.training import private_config
 from workers.trial_runner import TrialRunner
+from workers.warm_start import WarmStart
 
 _spec = importlib.util.spec_from_file_location(
     "fake_search", Path(__file__).with_name("fake_search.py")
@@ -87,15 +88,19 @@ def capture_of(detector: str):
     return captured(trial(detector, stock(detector)), {"cls": cls, "bbox": "box"})
 
 
-def measured(detector: str, definition: LossDefinition, folder: Path) -> dict[str, float]:
+def measured(
+    detector: str, definition: LossDefinition, folder: Path, **changes: Any
+) -> dict[str, float]:
     """Norm of the gradient of the head's losses, as its loss dictionary has them, by what it gave
     out: the whole detector in training, no module of the calibration."""
     squares = {"loss_cls": 0.0, "loss_bbox": 0.0}
     with isolated(1, "cpu"):
-        config = private_config(build_config(trial(detector, definition)), folder)
+        spec = replace(trial(detector, definition), **changes)
+        config = private_config(build_config(spec), folder)
         runner = TrialRunner.from_cfg(config)
         loader = runner.build_dataloader(config.train_dataloader, seed=SEED)
         runner._init_model_weights()
+        runner.load_or_resume()
         model = runner.model.train()
         head = (model.roi_head if detector in SOFTMAX else model).bbox_head
         given = []
@@ -143,6 +148,17 @@ def test_a_factor_is_the_measured_ratio(detector: str, tmp_path: Path) -> None:
         detector, calibrated(found, capture_of(detector), bounds=WIDE), tmp_path
     )
     assert with_factors == pytest.approx(reference, rel=2e-4)
+
+
+def test_after_a_warm_start_its_weights_count(tmp_path: Path) -> None:
+    asked, roles = trial("fcos", stock("fcos")), {"cls": "binary_cls", "bbox": "box"}
+    warm = WarmStart(stock("fcos").to_json(), 0, 3, ("backbone", "neck", "heads"))
+    found = captured(replace(asked, warm_start=warm), roles)
+    assert found.norms["cls"] != pytest.approx(capture_of("fcos").norms["cls"], rel=1e-3)
+    wanted = measured("fcos", stock("fcos"), tmp_path, warm_start=warm)
+    assert found.norms == {
+        branch: pytest.approx(wanted[f"loss_{branch}"], rel=1e-5) for branch in ("cls", "bbox")
+    }
 
 
 @pytest.mark.parametrize("times", ["0.125", "3", "9"])

@@ -43,6 +43,7 @@ QUICK: dict[str, Any] = {
     "candidates": 8,
     "window": 3,
 }
+TWICE = "funnel.confirm.rivals.1"
 WORTH = {"search_val": 0.3, "confirm": 0.2, "test": 0.25}
 
 
@@ -249,18 +250,36 @@ def test_the_plan_counts_the_stages() -> None:
     assert expected_confirmations(fake.spec(**fake.HALVING)) == 3 * (1 + 2 + 2)
 
 
+def test_the_plan_counts_what_passes_the_rungs() -> None:
+    proxy = {"steps": 50, "rungs": [10, 20], "reduction": 3}
+    spec = fake.spec(
+        funnel={"simulate": None, "proxy": proxy}, candidates=99, window=6, searcher={}
+    )
+    counted = plan(spec, 1.0, slots=2)
+    # the baseline, six that see nobody and three that are too few to be measured by go through
+    assert [(s.start, s.steps, s.trials) for s in counted.stages] == [
+        *((0, 10, 100), (10, 20, 10 + 30), (20, 50, 10 + 10)),
+    ]
+    assert counted.trials == 100
+    seconds = 100 * (10 + 1) + 40 * (10 + 1) + 20 * (30 + 1)
+    assert 3600 * counted.hours == pytest.approx(seconds / 2)
+
+
 @pytest.mark.parametrize(
     ("rivals", "field"),
     [
         (["no-such-loss"], "funnel.confirm.rivals.0"),
-        (["focal-ciou", "focal-ciou"], "funnel.confirm.rivals.1"),
-        (["focal-ciou", {"name": "x", **{k: v for k, v in CATALOG["focal-ciou"].to_json().items() if k != "name"}}], "funnel.confirm.rivals.1"),
+        (["focal-ciou", "focal-ciou"], TWICE),
+        (
+            ["focal-ciou", {**CATALOG["focal-ciou"].to_json(), "name": "x"}],
+            "funnel.confirm.rivals.1",
+        ),
         ([{"cls": 3}], "funnel.confirm.rivals.0"),
         (["nowhere.json"], "funnel.confirm.rivals.0"),
         ("focal-ciou", "funnel.confirm.rivals"),
         ([3], "funnel.confirm.rivals.0"),
     ],
-)  # fmt: skip
+)
 def test_a_rival_that_is_none_is_refused(rivals: Any, field: str) -> None:
     with pytest.raises(SpecError) as caught:
         fake.spec(funnel={"confirm": {"rivals": rivals}})

@@ -135,7 +135,9 @@ def test_the_front_is_the_undominated_set_and_so_on() -> None:
     told = [
         sized(i, float(rng.integers(0, 8)) / 10, int(rng.integers(0, 8)) * 2 + 1) for i in range(60)
     ]
-    point = {s.index: (s.fitness, -sum(e.size for e in s.expressions.values())) for s in told}
+    point = {
+        s.index: (s.fitness or 0.0, -sum(e.size for e in s.expressions.values())) for s in told
+    }
     left, wanted = set(point), []
     while left:
         front = {
@@ -218,11 +220,23 @@ def test_the_last_candidates_refine_the_numbers_of_the_best() -> None:
         drawn = {branch: draw(rng) for branch, draw in each.draws.items()}
         loss = problem(inherit=True).filled(each.start, drawn, "x")
         assert loss.cls.alpha != 0.4  # type: ignore[union-attr]
-        assert 0.1 < loss.cls.loss_weight < 3 != 0.7  # type: ignore[union-attr]
+        assert loss.cls.loss_weight != 0.7  # type: ignore[union-attr]
         assert loss.bbox.loss_weight != 2.0  # type: ignore[union-attr]
         assert loss.learning_rate_scale != 1.0
         assert drawn["cls"] != good.expressions["cls"]
         assert distance(structure(drawn), structure(good.expressions)) == 0.0
+
+
+def test_refinement_moves_the_weight_of_a_stock_loss_too() -> None:
+    ciou = LossDefinition.from_json({"name": "x", "bbox": TUNED["bbox"]}).bbox
+    mixed = definition(SIGMOID[0], BOX[0], alpha=None).with_branch("bbox", ciou)
+    told = [seen(0, 0.5, loss=mixed)]
+    searcher = evolution({"refine": 0.9}, told, problem(inherit=True))
+    start = first(searcher, 50).start
+    assert start.bbox.config == {"type": "CIoULoss"}  # type: ignore[union-attr]
+    assert start.bbox.loss_weight != 3.0  # type: ignore[union-attr]
+    assert start.cls.loss_weight not in (None, 1.0)  # type: ignore[union-attr]
+    assert start.cls.alpha is None  # type: ignore[union-attr]
 
 
 def test_a_budget_of_steps_that_runs_out_brings_the_refinement_forward() -> None:

@@ -1,5 +1,6 @@
 """Formulas for people: they fit, they never fail, and the readable form keeps the value."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,8 @@ def test_what_mathtext_does_not_know_is_shown_as_text() -> None:
 def test_text_of_a_branch() -> None:
     assert branch_text(None) == "the detector's own loss"
     assert "GIoULoss" in branch_text(CATALOG["focal-giou"].bbox)
+    scaled = replace(CATALOG["iou-expression"].bbox, loss_weight=2.0, scale=0.5)
+    assert branch_text(scaled) == "2 × 0.5 × Sub(1,Div(I,U))"
     assert branch_text(CATALOG["iou-expression"].bbox).endswith(
         str(CATALOG["iou-expression"].expressions["bbox"])
     )

@@ -5,14 +5,17 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from losses import CATALOG, ExpressionBranch, LossDefinition, StockBranch, configs_dir
+from losses.expression_losses import SigmoidExpressionLoss
 from primitives import SPACES, parse
 from primitives.growth import grow
 from search_server.fingerprints import AGREES, Fingerprint, Known
 from search_server.identity import directions, fingerprint
+from search_server.identity_probes import score_probes
 from workers import load_detector
 
 CLS, BOX = "binary_cls", "box"
@@ -176,6 +179,38 @@ def test_without_a_gradient_text_decides(one: str, other: str) -> None:
     assert found(one).scales.keys() == found(other).scales.keys() == {"bbox"}
     assert found(one).same(found(one))
     assert not found(one).same(found(other))
+
+
+def test_alpha_weights_the_loss_where_classes_are_mixed() -> None:
+    """Softmax mixes the classes of a row: element weights are no factors of its gradient."""
+    probes = score_probes(False)
+    text = "Mul(PY,Neg(Log(Softmax(X))))"
+    logits = torch.tensor(probes.logits, requires_grad=True)
+    module = SigmoidExpressionLoss(text, alpha=0.3)
+    loss = module(logits, torch.tensor(probes.labels), reduction_override="none")
+    (wanted,) = torch.autograd.grad(loss.sum(), logits)
+    branch = ExpressionBranch(parse(text, SPACES[CLS]), alpha=0.3)
+    one = fingerprint(LossDefinition("x", branch))
+    vector, size = directions(wanted.numpy(), probes.blocks)  # type: ignore[misc]
+    assert np.abs(one.vector - vector).max() < 1e-12
+    assert one.scales["cls"] == pytest.approx(size)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Tanh(U)", "Sqrt(Tanh(U))"), ("Exp(Neg(U))", "Sin(Exp(Neg(U)))")],
+)
+def test_losses_that_are_flat_but_at_a_probe_or_two_are_told_apart(one: str, other: str) -> None:
+    assert "bbox" not in found(None, one).scales
+    assert not found(None, one).same(found(None, other), scales=None)
+
+
+def test_settings_that_mmdet_refuses_are_text() -> None:
+    """Such a loss fails in its training, with mmdet's reason, and not the whole search here."""
+    broken = StockBranch('{"type": "FocalLoss", "gamma": "two"}')
+    prints = [fingerprint(LossDefinition("x", each), detector("atss")) for each in (broken, None)]
+    assert "two" in prints[0].form
+    assert not prints[0].same(prints[1])
 
 
 @settings(max_examples=60, deadline=None)

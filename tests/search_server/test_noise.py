@@ -19,8 +19,9 @@ from search_server.errors import JobError
 from search_server.executors import InlineExecutor
 from search_server.joined_splits import joined, split_named
 from search_server.leaderboard import trial_group
-from search_server.noise import Variant, measured, noise_losses, parse_variant
+from search_server.noise import measured, noise_losses
 from search_server.noise_plot import plot_noise
+from search_server.noise_variants import Variant, parse_variant
 from search_server.spec import JobSpec, load_spec, parse_spec
 from search_server.spec_trials import spec_trials
 from search_server.stage_correlation import stage_ranks

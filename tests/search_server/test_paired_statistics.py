@@ -124,7 +124,10 @@ class TestResidual:
 
 
 class TestPower:
-    @pytest.mark.parametrize(("gain", "seeds", "level"), [(1.0, 5, 0.05), (0.7, 12, 0.05 / 3), (20.0, 2, 0.05), (5.0, 3, 0.02)])
+    @pytest.mark.parametrize(
+        ("gain", "seeds", "level"),
+        [(1.0, 5, 0.05), (0.7, 12, 0.05 / 3), (20.0, 2, 0.05), (5.0, 3, 0.02)],
+    )
     def test_against_a_simulation(self, gain, seeds, level):
         rng = np.random.default_rng(seeds)
         values = gain + 1.3 * rng.normal(size=(20_000, seeds))

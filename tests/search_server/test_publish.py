@@ -101,7 +101,7 @@ def test_another_row_shares_the_readings_of_the_baseline(url: str, job: str) -> 
         specs.append(spec)
         return worth(spec)
 
-    publication, found = _publish(url, job, trial, wanted=3, seeds=3)
+    _, found = _publish(url, job, trial, wanted=3, seeds=3)
     names = sorted(s.definition["name"] for s in specs)
     assert names == ["candidate-3"] * 3 + ["default", "focal-ciou"]
     assert {s.seed for s in specs if s.definition["name"] == "default"} == {2002}

@@ -256,7 +256,9 @@ def test_the_searcher_sees_the_rungs(url: str, monkeypatch: pytest.MonkeyPatch) 
 
 def _budgeted(url: str, steps: int, **more: Any) -> tuple[str, float, int]:
     """State, steps spent counted from the rows, and candidates made."""
-    job = fake.new_job(url, **{**fake.HALVING, "candidates": 200, "limits": {"steps": steps}, **more})
+    job = fake.new_job(
+        url, **{**fake.HALVING, "candidates": 200, "limits": {"steps": steps}, **more}
+    )
     state = fake.run(url, job)
     spent = 0.0
     with Store.open(url) as store:

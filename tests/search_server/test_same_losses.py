@@ -1,4 +1,4 @@
-"""The same loss under the same trial is trained once: in a job, across jobs, after interruptions."""
+"""The same loss under the same trial is trained once: in a job and across jobs of a store."""
 
 import importlib.util
 import json
@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from losses import CATALOG, LossDefinition
-from search_server.candidates import MERGES_KEPT, SAME, Draws
+from search_server.candidates import MERGES_KEPT, Draws
 from search_server.controller import run_job
 from search_server.executors import InlineExecutor
 from search_server.jobs import open_job
 from search_server.same_losses import SameLosses, trained_key
 from search_server.store import Store
+from search_server.store.records import SAME
 from workers import Split, TrialResult, TrialSpec
 
 PROGRAM = Path(__file__).with_name("fake_search.py")

@@ -677,7 +677,7 @@ class TestNeverTwice:
         assert self.start(store, other, pause_after=6).verdict == "train"
         assert store.trials(other)[0].reused_from is None
         assert self.start(store, job, pause_after=6).verdict == "wait"
-        ended = result(0.5, rungs={6: 0.25}, seconds={"total": 3.0})
+        ended = result(0.5, rungs={4: 0.125, 6: 0.25}, seconds={"total": 3.0})
         store.finish_trial(other, 1, "proxy", 7, ended)
         assert store.trials(other)[0].rungs == {4: 0.125, 6: 0.25}
         assert self.start(store, job, pause_after=6).trial.rungs == {4: 0.125, 6: 0.25}
