@@ -9,7 +9,7 @@ DEMO := demo
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench wheel lock clean
+.PHONY: help install demo test lint format bench evidence wheel lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 12
@@ -45,6 +45,10 @@ format: $(STAMP) ## let ruff write the code's layout
 
 bench: $(STAMP) ## run the benchmarks: ratios against a named peer in the same run
 	@for f in tests/benchmarks/bench_*.py; do echo "== $$f"; OMP_NUM_THREADS=1 $(BIN)/python $$f || exit 1; done
+
+MINUTES ?= 100000
+evidence: $(STAMP) ## redo the evidence of docs/results.md, hours; MINUTES=60 stops after that, the next call goes on
+	$(BIN)/python tools/evidence.py --minutes $(MINUTES)
 
 wheel: $(STAMP) ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation

@@ -11,6 +11,7 @@ from search_server.funnel.outcomes import TrialKey
 from search_server.jobs import Job, prepare_job
 from search_server.progress import expected_confirmations, expected_trials
 from search_server.spec import JobSpec, PolicySearcher
+from search_server.step_budget import StepBudget
 from search_server.store.records import Stage
 from workers import TrialResult, TrialWorker, run_trial
 
@@ -94,7 +95,7 @@ def plan(spec: JobSpec, seconds_per_step: float | Mapping[str, Timing], slots: i
         for stage, batch in batches.items():
             timings[stage] = Timing(seconds_per_step * batch / proxy.batch_size, 0.0)
     trials = expected_trials(
-        spec.candidates,
+        StepBudget(spec).candidates(spec.candidates),
         spec.searcher.population,
         None if simulate is None else simulate.keep,
         len(proxy.seeds),

@@ -69,6 +69,12 @@ class StepBudget:
             return ""
         return f"the budget of {self.limit:,} training steps has no room for candidate {index}"
 
+    def candidates(self, wanted: int) -> int:
+        """How many of the wanted candidates find room if none is stopped early."""
+        if self.limit is None:
+            return wanted
+        return min(wanted, max(1, int((self.limit - self._baseline) / self._candidate)))
+
     def share(self, last: int) -> float | None:
         """The share of the budget that the candidates up to `last` took; None without a budget."""
         return None if self.limit is None else self._upto(last) / self.limit

@@ -141,6 +141,11 @@ def test_carries_every_file_of_the_packages_and_the_configs(wheel: Path) -> None
         for file in (ROOT / "configs").rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     }
+    wanted |= {
+        f"search_server/table/_tables/{file.relative_to(ROOT / 'tables')}"
+        for file in (ROOT / "tables").rglob("*")
+        if file.is_file() and file.name != "trials.jsonl"  # what a table is trained into
+    }
     assert held == wanted
     assert {
         "losses/_configs/detectors/digits/_base.py",

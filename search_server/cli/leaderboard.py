@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
@@ -103,7 +103,7 @@ def _print_group(out: Any, group: LeaderboardGroup, *, one_job: bool) -> None:
     shown = list(group.rows)
     if group.baseline is not None and group.baseline not in shown:
         shown.append(group.baseline)
-    out.print(_table(shown, one_job))
+    _print_rows(out, shown, one_job)
     rest = group.total - len(group.rows)
     if rest > 0:
         out.print(f"{len(group.rows)} of {group.total} candidates; --limit shows more", style="dim")
@@ -139,19 +139,33 @@ def _caution(seeds: int) -> str:
     )
 
 
-def _table(rows: list[LeaderboardRow], one_job: bool) -> Table:
-    """The columns of confirmed losses where there is one, else those of the proxy task."""
+def _print_rows(out: Any, rows: list[LeaderboardRow], one_job: bool) -> None:
+    """A table of the proxy task; of confirmed losses, whose numbers take the width, two tables."""
+    if not any(row.confirmed for row in rows):
+        out.print(_table(rows, one_job, _proxy_columns, formulas))
+        return
+    out.print(_table(rows, one_job, _confirmed_columns))
+    out.print()
+    out.print(_table(rows, one_job, lambda row: {}, formulas))
+
+
+def _table(
+    rows: list[LeaderboardRow],
+    one_job: bool,
+    columns: Callable[[LeaderboardRow], dict[str, str]],
+    last: Callable[[LeaderboardRow], Group] | None = None,
+) -> Table:
+    """A line per row: its rank and id, some columns, and what folds in the rest of the width."""
     from search_server.cli.output import plain, table
 
     by_round = any(row.round is not None or row.origin == "mean" for row in rows)
-    columns = _confirmed_columns if any(row.confirmed for row in rows) else _proxy_columns
     made = table(
         *("#", "id"),
         *(["round"] if by_round else []),
         *columns(rows[0]),
-        "loss",
+        *(["loss"] if last else []),
         right=("#", "round", "AP", "± sd", "to baseline", "p", "shrunken", "seeds", "proxy AP"),
-        fold=("loss",),
+        fold=("loss",) if last else (),
     )
     for row in rows:
         style = "dim" if row.state in ("dropped", "failed") else ""
@@ -160,7 +174,7 @@ def _table(rows: list[LeaderboardRow], one_job: bool) -> Table:
             plain(str(row.index) if one_job else row.id),
             *([_round(row)] if by_round else []),
             *columns(row).values(),
-            formulas(row),
+            *([last(row)] if last else []),
             style="bold" if row.baseline else style,
         )
     return made
@@ -193,6 +207,7 @@ def _confirmed_columns(row: LeaderboardRow) -> dict[str, str]:
         against = "unconfirmed" if row.state in ("open", "done") else row.state
     shrunken = None if judged is None else judged.shrunken
     return {
+        "origin": row.origin,
         "AP": points(None if confirm is None else confirm.ap.mean),
         "to baseline": against,
         "p": p_value(None if judged is None else judged.p),
@@ -248,8 +263,6 @@ def formulas(row: LeaderboardRow) -> Group:
 
 def _marks(row: LeaderboardRow) -> Iterator[str]:
     """What is to be said of a row in words."""
-    if row.rival:
-        yield "a rival"
     test = None if row.judged is None else row.judged.test
     if test is not None and test.difference is not None:
         yield f"test: {interval(test.difference)}, {test.difference.count} seeds"

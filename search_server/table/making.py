@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.random import Generator
 
-from losses import CATALOG, ExpressionBranch, LossDefinition, StockBranch, detector_family
+from losses import CATALOG, ExpressionBranch, LossDefinition, detector_family
 from primitives import SPACES, Expression, parse
 from search_server.fingerprints import CALIBRATED_SCALES_AGREE, Known
 from search_server.funnel.verification import verify
@@ -20,6 +19,7 @@ from search_server.identity import fingerprint
 from search_server.loss_choice import detector_path
 from search_server.table.draws import WAYS, Drawn, Seen, draw
 from search_server.table.expressions import BOX, SIGMOID, SOFTMAX
+from search_server.table.grid import grid_points
 from search_server.table.plan import DrawCount, PlannedLoss, TablePlan
 from search_server.table.spec import Group, TableSpec, Tuned
 from workers import load_detector
@@ -238,18 +238,8 @@ class _Maker:
         return self._loss("named", "catalogue", CATALOG[name])
 
     def _tuned(self, tuned: Tuned) -> Iterator[PlannedLoss]:
-        base = CATALOG[tuned.loss]
-        axes = {
-            name: getattr(tuned, name) or (None,)
-            for name in ("gamma", "alpha", "cls_weight", "bbox_weight")
-        }
-        points = list(itertools.product(*axes.values()))
-        order = self.rng("tuned", tuned.loss).permutation(len(points))[: tuned.count]
-        for place in sorted(order):
-            numbers = dict(zip(axes, points[place], strict=True))
-            definition = _with_numbers(base, numbers)
-            shown = " ".join(f"{k}={v:g}" for k, v in numbers.items() if v is not None)
-            yield self._loss("tuned", "grid", replace(definition, name=f"{base.name} {shown}"))
+        for definition in grid_points(tuned, self.rng("tuned", tuned.loss)):
+            yield self._loss("tuned", "grid", definition)
 
     def _pair(
         self,
@@ -296,21 +286,3 @@ class _Maker:
 
 def _ways(cls: str, bbox: str) -> str:
     return cls if cls == bbox else f"{cls} + {bbox}"
-
-
-def _with_numbers(base: LossDefinition, numbers: Mapping[str, float | None]) -> LossDefinition:
-    """A definition of stock losses with other numbers; None leaves one as it is."""
-    assert isinstance(base.cls, StockBranch)
-    assert isinstance(base.bbox, StockBranch)
-    config = base.cls.config
-    for name in ("gamma", "alpha"):
-        if numbers[name] is not None:
-            config[name] = numbers[name]
-    weights = {"cls": numbers["cls_weight"], "bbox": numbers["bbox_weight"]}
-    cls = StockBranch(json.dumps(config, sort_keys=True), base.cls.loss_weight)
-    if weights["cls"] is not None:
-        cls = replace(cls, loss_weight=weights["cls"])
-    bbox = base.bbox
-    if weights["bbox"] is not None:
-        bbox = replace(bbox, loss_weight=weights["bbox"])
-    return replace(base, cls=cls, bbox=bbox)

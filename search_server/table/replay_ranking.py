@@ -11,6 +11,7 @@ from search_server.rank_correlation import Correlation, spearman
 from search_server.table.contents import Table, TableLoss
 
 _RESAMPLES = 500
+FEWEST = 8  # losses, for a correlation that says anything
 CONTENDER = 0.8  # share of the baseline's AP from which on a loss is one
 
 Reading = Callable[[TableLoss, int], float | None]
@@ -101,7 +102,7 @@ def _correlated(tables: Sequence[np.ndarray]) -> Correlation | None:
     """Mean of the correlations of tables `(N, 2)` whose rows are the same losses."""
     values = [spearman(table[:, 0], table[:, 1]) for table in tables]  # type: ignore[arg-type]
     found = [value for value in values if value is not None]
-    if not found or len(found) < len(values):
+    if not found or len(found) < len(values) or len(tables[0]) < FEWEST:
         return None
     rng = np.random.default_rng(0)
     count = len(tables[0])

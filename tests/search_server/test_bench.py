@@ -361,6 +361,8 @@ def test_the_command_prints_and_draws(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "12 of 12 pairs" in printed
     assert run(["bench", "made", "--plot", "x.gif"]) == 2
     assert ".png" in capsys.readouterr().err
+    assert run(["bench", "--job", "nobody", "--store", str(tmp_path / "none.db")]) == 2
+    assert "none.db" in capsys.readouterr().err
     assert run(["bench", "no-such-table"]) == 2
     assert "no-such-table" in capsys.readouterr().err
 

@@ -553,8 +553,8 @@ class TestShown:
             return capsys.readouterr().out
 
         text = " ".join(shown().split())
-        assert "1* 1 45.6 +3.1 (+1.2 to +5.1) 0.030 +3.1 2 60.0" in text
-        assert "a rival" in text
+        assert "1* 1 random 45.6 +3.1 (+1.2 to +5.1) 0.030 +3.1 2 60.0" in text
+        assert "2 3 rival 43.5 +1.1" in text
         assert "reused from older-7" in text
         assert "test: +2.5 (-3.9 to +8.9), 2 seeds" in text
         assert "unconfirmed" in text

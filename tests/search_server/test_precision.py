@@ -10,7 +10,7 @@ from losses import CATALOG  # isort: skip - before mmengine loads anything of mm
 
 from mmengine.config import Config
 
-from search_server.errors import ExportError, JobError, SpecError
+from search_server.errors import ExportError, JobError
 from search_server.export import export
 from search_server.full_training import Training, full_config
 from search_server.funnel.stages import TrialKey
@@ -44,11 +44,6 @@ def test_trials_have_the_precision_of_the_spec_and_are_rivals_within_it_alone() 
     assert "precision" not in plain.trial(key, loss).to_json()  # the keys of old stores stay
     assert plain.trial(key, loss).key != half.trial(key, loss).key
     assert group_of(plain) != group_of(half)
-
-
-def test_other_precisions_are_refused() -> None:
-    with pytest.raises(SpecError, match=r"resources\.precision.*'float32' or 'bfloat16'"):
-        spec(precision="float16")
 
 
 def test_a_full_training_has_the_hook_when_it_is_asked_for() -> None:
@@ -90,7 +85,7 @@ def test_exports_train_in_float32_unless_asked(store: Store, tmp_path: Path) -> 
     assert written.model.bbox_head.loss_cls.compile
     export(store, job, half, "cse-autoloss-b", standalone=True, precision="bfloat16")
     text = half.read_text()
-    assert "workers" not in text.partition("model =")[0].rpartition("custom_imports")[2]
+    assert "workers." not in text
     assert repr(HOOK["type"]) in text
     assert "trained in bfloat16" not in text
     assert "class Bfloat16Layers(Hook)" in half.with_name("half_loss.py").read_text()

@@ -76,6 +76,28 @@ def test_a_second_job_trains_nothing_and_comes_to_the_same(url: str) -> None:
         assert not any(each.seconds for each in again)
 
 
+def test_a_search_by_rungs_takes_over_rung_by_rung(url: str) -> None:
+    """Trials that are lost are trained again, and they alone."""
+    funnel = {**fake.HALVING["funnel"], "confirm": None}
+    jobs = [fake.new_job(url, funnel=funnel) for _ in range(2)]
+    trained: list[list[TrialSpec]] = [[], []]
+    for job, specs in zip(jobs, trained, strict=True):
+
+        def train(spec: TrialSpec, specs: list[TrialSpec] = specs) -> TrialResult:
+            specs.append(spec)
+            return fake.fake_trial(spec)
+
+        assert search(url, job, train) == "done"  # type: ignore[arg-type]
+    assert any(spec.pause_after is not None for spec in trained[0])
+    with Store.open(url) as store:
+        assert outcome(store, jobs[0]) == outcome(store, jobs[1])
+        rows = [store.trials(job) for job in jobs]
+        assert [t.rungs for t in rows[0]] == [t.rungs for t in rows[1]]
+    lost = {t.spec_key for t in rows[0] if t.state in ("failed", "timeout")}
+    assert {spec.key for spec in trained[1]} <= lost
+    assert sum(t.reused_from is not None for t in rows[1]) >= len(rows[1]) - len(lost)
+
+
 def test_an_interrupted_job_takes_what_another_trained_meanwhile(url: str) -> None:
     jobs = [fake.new_job(url, **SMALL) for _ in range(2)]
     stop = threading.Event()

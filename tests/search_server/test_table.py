@@ -266,7 +266,7 @@ def test_the_published_files_give_the_same_table_back(small: TablePlan, tmp_path
         ap = None if number == 4 else number / 100 + 0.1234567890123
         trials += [planted.score(loss.id, ap), planted.trial(loss.id, 0, ap, (0.1,))]
     trials.append(TableTrial(**{**vars(trials[3]), "seed": 1, "status": "failed", "ap": None}))
-    log = {key: found for key, found in planted.by_key(trials).items()}
+    log = planted.by_key(trials)
     for each in log.values():
         for trial in each:
             object.__setattr__(trial, "rungs", {1: 0.25} if trial.stage == "proxy" else {})

@@ -345,18 +345,15 @@ JOB: dict[str, Any] = {
 }
 
 
-def test_a_job_is_the_same_however_many_trials_run_side_by_side(tmp_path: Path) -> None:
-    found = []
-    for slots in (1, 3):
-        url = f"sqlite:///{tmp_path}/{slots}.db"
-        job = fake.new_job(url, **JOB)
-        assert fake.run(url, job, slots) == "done"
-        rows = fake.rows(url)["candidates"]
-        found.append([(row["definition"], row["state"], row["fitness"]) for row in rows])
-        assert {row["origin"] for row in rows} == {"baseline", "tuned"}
-        assert {row["state"] for row in rows} >= {"done", "dropped"}
-    assert found[0] == found[1]
-    assert len(found[0]) == 13
+def test_a_job_with_simulation_and_rungs_goes_to_its_end(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/tuning.db"
+    assert fake.run(url, fake.new_job(url, **JOB), 3) == "done"
+    rows = fake.rows(url)["candidates"]
+    assert [row["origin"] for row in rows] == ["baseline", *["tuned"] * 12]
+    assert {row["state"] for row in rows} >= {"done", "dropped"}
+    assert rows[1]["cls_text"] != rows[2]["cls_text"]  # the first published one is the baseline
+    assert rows[2]["cls_text"] == "1 × FocalLoss(alpha=0.25, gamma=2.0)"
+    assert rows[2]["bbox_text"] == "2 × IoULoss"
 
 
 TUNING = """

@@ -1,0 +1,167 @@
+"""Redoes the evidence of docs/results.md: tunings, searches, readings of the split `test`.
+
+    python tools/evidence.py --minutes 60     # as often as it takes; `make evidence` has no limit
+
+Each step is a lossforge command that anyone can run. What is done is not repeated, and what was
+interrupted goes on: the store has every trial.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from search_server.cli.options import open_store
+from search_server.export.choice import choose, gains_of
+from search_server.leaderboard import trial_group
+from search_server.power import seeds_needed
+from search_server.spec import load_spec
+from search_server.spec_trials import spec_trials
+from search_server.store import JobRecord, Store
+
+ROOT = Path(__file__).resolve().parent.parent
+SPECS = ROOT / "configs" / "evidence"
+WORK = ROOT / "work_dirs" / "evidence"
+STORE = f"sqlite:///{WORK / 'store.db'}"
+DETECTORS = ("atss", "faster_rcnn", "retinanet")
+GAINS = {"atss": 0.008, "faster_rcnn": 0.011, "retinanet": 0.008}  # AP that issue and papers name
+FEWEST, MOST = 8, 24  # seeds of a reading of `test`
+LOSSFORGE = [sys.executable, "-m", "search_server.cli"]
+PATIENCE = 120  # seconds that an interrupted command has to put its things away
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the evidence.
+
+    Attributes:
+        name: as the ledger has it.
+        done: whether it need not be run (again).
+        command: the arguments of lossforge; asked for when it is the step's turn.
+        after: what follows from its result.
+    """
+
+    name: str
+    done: Callable[[], bool]
+    command: Callable[[], list[str]]
+    after: Callable[[], None] = lambda: None
+
+
+def steps(store: Store, detectors: list[str], slots: int) -> Iterator[Step]:
+    """All steps, in the order in which they need each other."""
+    here = ["--address", "none", "--slots", str(slots), "--store", STORE]
+    for detector in detectors:
+        floor = WORK / f"{detector}_noise.jsonl"
+        finished = floor.with_suffix(".done")
+        yield Step(
+            f"{detector}: noise",
+            finished.exists,
+            lambda d=detector, f=floor: [  # type: ignore[misc]
+                *("noise", str(SPECS / f"{d}_tuning.yaml"), "--seeds", "8", "-o", str(f)),
+                *("--gain", str(100 * GAINS[d]), *here),
+            ],
+            finished.touch,
+        )
+        for kind in ("tuning", "tuning_long"):
+            yield _search(store, detector, kind, here, keep=f"{detector}_{kind}.json")
+        yield _search(store, detector, "search", here)
+        for kind in ("vanilla", "random", "plain"):
+            if (SPECS / f"{detector}_{kind}.yaml").exists():
+                yield _search(store, detector, kind, here)
+        reading = WORK / f"{detector}_published.done"
+        yield Step(
+            f"{detector}: test",
+            reading.exists,
+            lambda d=detector: [  # type: ignore[misc]
+                *("publish", _job(store, d, "search"), "--seeds", str(_seeds(store, d)), *here)
+            ],
+            reading.touch,
+        )
+
+
+def _search(store: Store, detector: str, kind: str, here: list[str], keep: str = "") -> Step:
+    def done() -> bool:
+        return any(job.state == "done" for job in _jobs(store, detector, kind))
+
+    def command() -> list[str]:
+        begun = [job.id for job in _jobs(store, detector, kind) if job.state != "failed"]
+        if begun:
+            return ["resume", begun[-1], *here]
+        return ["search", str(SPECS / f"{detector}_{kind}.yaml"), *here]
+
+    def after() -> None:
+        if keep:
+            job = _job(store, detector, kind)
+            _, definition = choose(job, store.candidates(job), None, gains_of(store, job))
+            content = {**definition.to_json(), "name": f"tuned for {detector}, {job}"}
+            path = SPECS / "losses" / keep.replace("tuning", "tuned")
+            path.write_text(json.dumps(content, indent=2) + "\n")
+
+    return Step(f"{detector}: {kind}", done, command, after)
+
+
+def _jobs(store: Store, detector: str, kind: str) -> list[JobRecord]:
+    name = f"evidence-{detector}-{kind}".replace("_", "-")
+    return [job for job in store.jobs() if job.name == name]
+
+
+def _job(store: Store, detector: str, kind: str) -> str:
+    return next(job.id for job in _jobs(store, detector, kind) if job.state == "done")
+
+
+def _seeds(store: Store, detector: str) -> int:
+    """As many as the noise floor asks for, fixed before `test` is read."""
+    spec = SPECS / f"{detector}_tuning.yaml"
+    group = trial_group(spec_trials(load_spec(spec), spec).template)
+    floor = store.noise_floor(group)
+    if floor is None or floor.sd_paired is None:
+        return FEWEST
+    return min(MOST, max(FEWEST, seeds_needed(GAINS[detector], floor.sd_paired) or MOST))
+
+
+def _run(command: list[str], deadline: float) -> bool:
+    """Whether a command came to its end; at the deadline it is interrupted, which it survives."""
+    print("$ lossforge", *command, flush=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*LOSSFORGE, *command], cwd=ROOT, env=environment)
+    try:
+        code = process.wait(None if deadline == float("inf") else deadline - time.monotonic())
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.send_signal(signal.SIGINT)
+        process.wait(PATIENCE)
+        return False
+    if code:
+        raise SystemExit(f"lossforge {command[0]} ended with {code}")
+    return True
+
+
+def main() -> None:
+    """Runs what is left of the evidence until it is done or the time is up."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after that")
+    parser.add_argument("--slots", type=int, default=2, help="trials at once")
+    parser.add_argument("--detector", action="append", choices=DETECTORS, help="only this one")
+    given = parser.parse_args()
+    deadline = time.monotonic() + 60 * given.minutes
+    WORK.mkdir(parents=True, exist_ok=True)
+    with open_store(STORE, create=True) as store:
+        for step in steps(store, given.detector or list(DETECTORS), given.slots):
+            if step.done():
+                print(f"done: {step.name}")
+                continue
+            if time.monotonic() > deadline or not _run(step.command(), deadline):
+                raise SystemExit(f"stopped in {step.name}; the same command goes on")
+            step.after()
+            print(f"done: {step.name}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
