@@ -61,6 +61,8 @@ def read_capture(path: Path, roles: Mapping[str, str]) -> dict[str, BranchCalls]
                 found[branch] = BranchCalls(float(arrays[f"{branch}/norm"]), tuple(calls))
     except _BROKEN:
         return None
+    with contextlib.suppress(OSError):
+        os.utime(path)  # in use: `collect_garbage` leaves it
     return found
 
 

@@ -224,7 +224,8 @@ def _home() -> Iterator[Finding]:
     yield Finding("disk", verdict, f"{free:.1f} GiB free in {home}", cure)
     stale = collect_garbage(dry_run=True)
     if stale.folders:
-        found = f"{len(stale.folders)} left by killed processes, {stale.bytes / 1e6:.1f} MB"
+        size = f"{stale.bytes / 1e6:.1f} MB"
+        found = f"{len(stale.folders)} left by killed processes or not used for long, {size}"
         yield Finding("work folders", "warn", found, "lossforge gc")
 
 

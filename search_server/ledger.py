@@ -139,8 +139,10 @@ class Ledger:
     def news(self) -> Iterator[Observation]:
         """The results that candidate `next` sees and the one before it did not, in order."""
         while self._told <= self._job.searcher.sees(self.next):
-            rungs = self._job.stages.halving.means(self._told, self._heard)
-            seen = observation(self.candidates[self._told], self._job.problem, rungs)
+            candidate, rungs = self.candidates[self._told], {}
+            if candidate.state != "failed":  # what was lost is nobody's parent
+                rungs = self._job.stages.halving.means(self._told, self._heard)
+            seen = observation(candidate, self._job.problem, rungs)
             yield replace(seen, spent=self.budget.share(self._told))
             self._told += 1
 
@@ -194,10 +196,8 @@ class Ledger:
         """Write how a trial ended, or that it is paused at a rung."""
         self._store.finish_trial(self._job.id, *key, result)
         spec = self.running.pop(key)
-        if result.rungs:
-            self.rungs[key] = dict(result.rungs)
-        else:  # as in the row: of a part that was lost nothing is known
-            self.rungs.pop(key, None)
+        if result.rungs:  # as in the row: what it showed before it was lost still holds
+            self.rungs[key] = {**self.rungs.get(key, {}), **result.rungs}
         if result.status != "paused":
             self.outcomes[key] = Outcome(result.status, result.fitness, result.reason)
             if spec.checkpoint is not None:

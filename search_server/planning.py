@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from search_server.errors import JobError
@@ -11,7 +12,6 @@ from search_server.funnel.outcomes import TrialKey
 from search_server.jobs import Job, prepare_job
 from search_server.progress import expected_confirmations, expected_trials
 from search_server.spec import JobSpec, PolicySearcher
-from search_server.step_budget import StepBudget
 from search_server.store.records import Stage
 from workers import TrialResult, TrialWorker, run_trial
 
@@ -94,12 +94,7 @@ def plan(spec: JobSpec, seconds_per_step: float | Mapping[str, Timing], slots: i
             batches["confirm"] = confirm.batch_size or proxy.batch_size
         for stage, batch in batches.items():
             timings[stage] = Timing(seconds_per_step * batch / proxy.batch_size, 0.0)
-    trials = expected_trials(
-        StepBudget(spec).candidates(spec.candidates),
-        spec.searcher.population,
-        None if simulate is None else simulate.keep,
-        len(proxy.seeds),
-    )
+    trials = _trials(spec, _candidates(spec))
     searcher, slots = spec.searcher, max(1, slots)
 
     def part(stage: str, count: int, end: int, start: int = 0) -> StagePlan:
@@ -111,14 +106,45 @@ def plan(spec: JobSpec, seconds_per_step: float | Mapping[str, Timing], slots: i
         return StagePlan(stage, count, end, turns * seconds / 3600, start)
 
     stages = [] if simulate is None else [part("simulate", trials["simulate"], simulate.steps)]
-    starts, ends = (0, *proxy.rungs), (*proxy.rungs, proxy.steps)
-    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        stages.append(part("proxy", _left(spec, trials["proxy"], number), end, start))
+    stages += [part("proxy", *given) for given in _parts(spec, trials["proxy"])]
     if confirm is not None:
         stages.append(part("confirm", expected_confirmations(spec), confirm.steps or proxy.steps))
     if isinstance(searcher, PolicySearcher):
         return Plan(tuple(stages), slots, searcher.rounds, searcher.samples)
     return Plan(tuple(stages), slots)
+
+
+def _trials(spec: JobSpec, candidates: int) -> dict[str, int]:
+    """Trials by stage of so many candidates and the baseline."""
+    simulate = spec.funnel.simulate
+    keep = None if simulate is None else simulate.keep
+    return expected_trials(candidates, spec.searcher.population, keep, len(spec.funnel.proxy.seeds))
+
+
+def _parts(spec: JobSpec, trials: int) -> Iterator[tuple[int, int, int]]:
+    """The proxy trials between two rungs: how many, the steps at the end and at the beginning."""
+    proxy = spec.funnel.proxy
+    starts, ends = (0, *proxy.rungs), (*proxy.rungs, proxy.steps)
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        yield _left(spec, trials, number), end, start
+
+
+def _candidates(spec: JobSpec) -> int:
+    """How many candidates are made: those that the spec wants, or that its budget of steps pays
+    for, which are the more, the more are stopped early."""
+    limit, simulate, proxy = spec.limits.steps, spec.funnel.simulate, spec.funnel.proxy
+
+    def steps(candidates: int) -> float:
+        """What they take, in steps of the proxy's batch size, as `StepBudget` counts."""
+        trials = _trials(spec, candidates)
+        first = 0.0
+        if simulate is not None:
+            first = trials["simulate"] * simulate.steps * simulate.batch_size / proxy.batch_size
+        return first + sum(n * (end - start) for n, end, start in _parts(spec, trials["proxy"]))
+
+    if limit is None:
+        return spec.candidates
+    return max(0, bisect_right(range(spec.candidates + 1), float(limit), key=steps) - 1)
 
 
 def _left(spec: JobSpec, trials: int, rungs: int) -> int:

@@ -91,7 +91,7 @@ def snapshot(job: Job, ledger: Ledger, slots: int, lacks: str = "") -> Progress:
     best = max(ranked, key=lambda each: (each.fitness or 0.0, -each.index), default=None)
     baseline = ledger.candidates.get(0)
     expected = expected_trials(
-        ledger.last,
+        _candidates(ledger, len(made)),
         job.spec.searcher.population,
         job.stages.keep,
         len(job.stages.proxy_seeds),
@@ -132,6 +132,14 @@ def snapshot(job: Job, ledger: Ledger, slots: int, lacks: str = "") -> Progress:
         steps_spent=None if limit is None else ledger.budget.spent,
         steps_of=limit,
     )
+
+
+def _candidates(ledger: Ledger, made: int) -> int:
+    """How many candidates there will be; under a budget of steps, if they go on to cost as much."""
+    limit, spent = ledger.budget.limit, ledger.budget.spent
+    if limit is None or not made or not spent:
+        return ledger.last
+    return min(ledger.last, max(made, round(made * limit / spent)))
 
 
 def _best(record: CandidateRecord) -> Best:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,8 @@ from search_server.fingerprints import (
 from search_server.identity import fingerprint
 from search_server.jobs import Job
 from workers import TrialSpec
+from workers.data.digest import content_digest
+from workers.result import package_versions
 
 
 class SameLosses:
@@ -50,10 +53,16 @@ def trained_key(spec: TrialSpec, loss_id: int | None) -> str | None:
     """What a trial would train: equal, in one store, for trials whose results differ by no more
     than rounding. None where it is not known which loss it is.
 
-    The loss stands in it as its row of the table `losses`, all else as `TrialSpec.key` has it:
-    seed, steps, data, detector, rungs, arithmetic.
+    The loss stands in it as its row of the table `losses`; beside it stand all that `TrialSpec.key`
+    has (seed, steps, data, detector, rungs, arithmetic), the content of the annotation files, so
+    that changed data are other data, and the versions of the packages that decide the numbers.
     """
     if loss_id is None:
         return None
-    rest = replace(spec, definition={}, pause_after=None, checkpoint=None).key
-    return hashlib.sha256(f"{rest} {loss_id}".encode()).hexdigest()
+    parts = {
+        "spec": replace(spec, definition={}, pause_after=None, checkpoint=None).key,
+        "loss": loss_id,
+        "data": [content_digest(split.annotations) for split in (spec.train, spec.evaluate)],
+        "versions": dict(package_versions()),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -75,9 +75,8 @@ def _scores(
             found["simulate"][index] = candidate.simulate_score
     for rung in rungs:
         for candidate in candidates:
-            values = [t.rungs[rung] for t in own[candidate.index] if _at(t, rung)]
-            if values:
-                found[f"rung {rung}"][candidate.index] = fmean(values)
+            if (value := _at(own[candidate.index], rung)) is not None:
+                found[f"rung {rung}"][candidate.index] = value
     for candidate in candidates:
         index = candidate.index
         proxy = by_seed(own[index], index, PROXY)
@@ -92,8 +91,15 @@ def _scores(
     return dict(found)
 
 
-def _at(trial: TrialRecord, rung: int) -> bool:
-    return trial.stage == PROXY and rung in trial.rungs
+def _at(trials: Sequence[TrialRecord], rung: int) -> float | None:
+    """The mean AP of a candidate's proxy trials at a rung, as `funnel.rungs` has it: of those that
+    diverged before it counts 0; None where one has not come there, or none has."""
+    proxy = [trial for trial in trials if trial.stage == PROXY]
+    if not any(rung in trial.rungs for trial in proxy):
+        return None
+    if not all(rung in trial.rungs or trial.state == "diverged" for trial in proxy):
+        return None
+    return fmean(trial.rungs.get(rung, 0.0) for trial in proxy)
 
 
 def described(rank: StageRank) -> str:

@@ -8,6 +8,7 @@ or a search would depend on what else is in its store.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import fsum
 
 from search_server.funnel.outcomes import TrialKey
 from search_server.funnel.rungs import steps_taken
@@ -39,7 +40,7 @@ class StepBudget:
     @property
     def spent(self) -> float:
         """Steps of all trials so far."""
-        return sum(self._taken.values())
+        return fsum(self._taken.values())
 
     def note(
         self,
@@ -69,15 +70,10 @@ class StepBudget:
             return ""
         return f"the budget of {self.limit:,} training steps has no room for candidate {index}"
 
-    def candidates(self, wanted: int) -> int:
-        """How many of the wanted candidates find room if none is stopped early."""
-        if self.limit is None:
-            return wanted
-        return min(wanted, max(1, int((self.limit - self._baseline) / self._candidate)))
-
     def share(self, last: int) -> float | None:
         """The share of the budget that the candidates up to `last` took; None without a budget."""
         return None if self.limit is None else self._upto(last) / self.limit
 
     def _upto(self, last: int) -> float:
-        return sum(steps for key, steps in self._taken.items() if key.candidate <= last)
+        # exact, so that it does not depend on the order in which the trials ended
+        return fsum(steps for key, steps in self._taken.items() if key.candidate <= last)

@@ -66,7 +66,7 @@ def steps(store: Store, detectors: list[str], slots: int) -> Iterator[Step]:
             finished.exists,
             lambda d=detector, f=floor: [  # type: ignore[misc]
                 *("noise", str(SPECS / f"{d}_tuning.yaml"), "--seeds", "8", "-o", str(f)),
-                *("--gain", str(100 * GAINS[d]), *here),
+                *("--gain", f"{100 * GAINS[d]:g}", *here),
             ],
             finished.touch,
         )
@@ -134,8 +134,11 @@ def _run(command: list[str], deadline: float) -> bool:
     process = subprocess.Popen([*LOSSFORGE, *command], cwd=ROOT, env=environment)
     try:
         code = process.wait(None if deadline == float("inf") else deadline - time.monotonic())
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+    except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)
+        process.wait(PATIENCE)
+        return False
+    except KeyboardInterrupt:  # which the terminal has sent to the command as well
         process.wait(PATIENCE)
         return False
     if code:

@@ -1,6 +1,7 @@
 """Work folders: one per child process, under the home folder, gone when the process is.
 
-Folders of checkpoints lie beside them, and are garbage when nobody has written there for long.
+Folders of checkpoints lie beside them, and are garbage when nobody has written there for long. So
+are the files of caches that nobody has used for long.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -20,7 +21,10 @@ from workers.errors import WorkersError
 from workers.home import lossforge_home
 
 _LOCK = ".lock"
-_KEPT = 7 * 24 * 3600.0  # seconds that a folder of checkpoints is kept after its last change
+_DAY = 24 * 3600.0  # seconds
+_KEPT = 7 * _DAY  # that a folder of checkpoints is kept after its last change
+_CACHES = ("warm_starts", "calibration", "decoded")  # folders whose files are touched when used
+_CACHED = 30 * _DAY  # that a file or folder in a cache is kept after its last use
 
 
 def work_root() -> Path:
@@ -77,7 +81,8 @@ class Garbage:
     """What `collect_garbage` found.
 
     Attributes:
-        folders: the stale work folders, and the stale folders of checkpoints.
+        folders: the stale work folders and folders of checkpoints, and the stale files and folders
+            in caches.
         bytes: their size on disk.
     """
 
@@ -89,7 +94,8 @@ def collect_garbage(dry_run: bool = False) -> Garbage:
     """Removes the work folders whose owner is gone (killed, or the machine went down).
 
     Folders of checkpoints go a week after their last change: whoever asks for a checkpoint later
-    trains from the start, to the same result.
+    trains from the start, to the same result. What is in a cache (weights of warm starts, captures
+    of the calibration, decoded images) goes after thirty days without use: it is made again.
 
     Args:
         dry_run: only looks, removes nothing.
@@ -98,10 +104,14 @@ def collect_garbage(dry_run: bool = False) -> Garbage:
     with _locked(root / _LOCK) if root.is_dir() else nullcontext():
         stale = [folder for folder in _inside(root) if _is_stale(folder)]
         stale += [folder for folder in _inside(checkpoint_root()) if _is_old(folder)]
-        size = sum(path.lstat().st_size for folder in stale for path in _files(folder))
+        stale += _unused()
+        size = sum(map(_size, stale))
         if not dry_run:
-            for folder in stale:
-                shutil.rmtree(folder, ignore_errors=True)
+            for found in stale:
+                if found.is_dir():
+                    shutil.rmtree(found, ignore_errors=True)
+                else:
+                    found.unlink(missing_ok=True)
     return Garbage(tuple(stale), size)
 
 
@@ -109,6 +119,21 @@ def _inside(root: Path) -> list[Path]:
     """The folders in a folder, which need not be there."""
     found = sorted(root.iterdir()) if root.is_dir() else []
     return [path for path in found if path.is_dir() and not path.is_symlink()]
+
+
+def _unused() -> list[Path]:
+    """What is in caches and has not been used for long; what a killed process left there too."""
+    before = time.time() - _CACHED
+    found = []
+    for name in _CACHES:
+        # of a folder that is not there, or in which others are removing the same: nothing
+        with suppress(OSError), os.scandir(lossforge_home() / name) as entries:
+            found += [
+                Path(entry.path)
+                for entry in entries
+                if entry.stat(follow_symlinks=False).st_mtime < before
+            ]
+    return sorted(found)
 
 
 def _is_old(folder: Path) -> bool:
@@ -129,6 +154,15 @@ def _is_stale(folder: Path) -> bool:
 
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+
+
+def _size(found: Path) -> int:
+    """Bytes of a file, or of all files in a folder; what goes meanwhile counts nothing."""
+    size = 0
+    for path in _files(found) if found.is_dir() else (found,):
+        with suppress(FileNotFoundError):
+            size += path.lstat().st_size
+    return size
 
 
 def _acquire(path: Path) -> int | None:

@@ -97,3 +97,15 @@ def package_versions() -> Mapping[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def versions_on(device: str) -> dict[str, str]:
+    """`package_versions` and the device: what a number of a trial can depend on besides its spec.
+
+    Args:
+        device: of a `TrialSpec`; "auto" is the GPU where there is one.
+    """
+    import torch  # a spec or a result alone does not need it
+
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    return {**package_versions(), "device": torch.cuda.get_device_name() if on_gpu else "cpu"}

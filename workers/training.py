@@ -30,7 +30,7 @@ from workers.hooks import (
 )
 from workers.isolation import LogTail, isolated
 from workers.pausing import Resumption, UnusableCheckpoint, find, forget, keep
-from workers.result import Status, TrialResult, package_versions
+from workers.result import Status, TrialResult, versions_on
 from workers.spec import TrialSpec
 from workers.trial_loop import Paused
 from workers.trial_runner import TrialRunner
@@ -86,7 +86,7 @@ def train(spec: TrialSpec, work_dir: Path | None = None) -> TrialResult:
 
 def _train(spec: TrialSpec, work_dir: Path, clock: PhaseClock, log: LogTail) -> TrialResult:
     """Goes on from a checkpoint where there is one that can be used, else trains from the start."""
-    versions = {**package_versions(), "device": _device_name(spec.device)}
+    versions = versions_on(spec.device)
     resumption = find(spec, versions)
     try:
         return _attempt(spec, work_dir, clock, log, versions, resumption)
@@ -187,9 +187,3 @@ def private_config(config: Config, work_dir: Path) -> Config:
     config.work_dir = str(work_dir)
     config.log_level = "WARNING"
     return config
-
-
-def _device_name(device: str) -> str:
-    if device != "cpu" and torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return "cpu"

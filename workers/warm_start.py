@@ -7,22 +7,27 @@ as far apart as before, so the same time tells more (docs/noise.md has the figur
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from workers.data.digest import content_digest
 from workers.errors import TrialSpecError, WorkersError
 from workers.home import lossforge_home
+from workers.result import versions_on
 
 if TYPE_CHECKING:
     from workers.spec import TrialSpec
 
 PARTS = ("backbone", "neck", "heads")
+_LARGEST_SEED = 2**32 - 1  # as `workers.spec.MAX_SEED`, which imports this module
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,12 @@ class WarmStart:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", tuple(self.parts))
-        for name, low in (("seed", 0), ("steps", 1)):
+        for name, low, high in (("seed", 0, _LARGEST_SEED), ("steps", 1, None)):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                raise TrialSpecError(f"warm_start.{name}", value, f"a whole number from {low}")
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not whole or value < low or (high is not None and value > high):
+                allowed = f"a whole number from {low}" + (f" to {high}" if high else "")
+                raise TrialSpecError(f"warm_start.{name}", value, allowed)
         if not self.parts or not set(self.parts) <= set(PARTS):
             raise TrialSpecError("warm_start.parts", self.parts, f"some of {', '.join(PARTS)}")
 
@@ -95,11 +102,18 @@ def training_of(spec: TrialSpec) -> TrialSpec:
 def warm_start_path(spec: TrialSpec) -> Path:
     """Where the weights of a trial's warm start are kept on this machine; they need not be there.
 
-    A file is a cache: trained again where it is missing, to the same weights.
+    A file is a cache: trained again where it is missing, to the same weights. Its name follows from
+    all that they depend on: the training, the annotations' content, the versions of the packages
+    and the device.
     """
     assert spec.warm_start is not None
-    text = json.dumps([training_of(spec).key, sorted(spec.warm_start.parts)])
-    name = hashlib.sha256(text.encode()).hexdigest()[:32]
+    content = {
+        "training": training_of(spec).key,
+        "parts": sorted(spec.warm_start.parts),
+        "annotations": content_digest(spec.train.annotations),
+        "versions": versions_on(spec.device),
+    }
+    name = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
     return lossforge_home() / "warm_starts" / f"{name}.pth"
 
 
@@ -114,6 +128,8 @@ def provide_weights(spec: TrialSpec) -> None:
     """
     path = warm_start_path(spec)
     if path.exists():
+        with contextlib.suppress(OSError):
+            os.utime(path)  # in use: `collect_garbage` leaves it
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +168,8 @@ def _train_and_save(spec: TrialSpec, path: Path) -> None:
             if _part(name) in spec.warm_start.parts
         }
         fresh = Path(folder) / path.name
-        torch.save({"state_dict": weights, "meta": {}}, fresh)
+        with fresh.open("wb") as file:  # given a path, torch would write the file's name into it
+            torch.save({"state_dict": weights, "meta": {}}, file)
         fresh.rename(path)
 
 

@@ -176,7 +176,7 @@ def show(
         trials = opened.trials(job_id, index, curves=as_json)
         row = leaderboard_row(opened, job_id, index)
     if as_json:
-        row_part = {"deviation": row.deviation, "difference": row.difference}
+        row_part = {name: getattr(row, name) for name in ("deviation", "difference", "judged")}
         print_json({"job": job_id, "candidate": record, **row_part, "trials": trials})
         return
     _print(job_id, record, row, trials)
@@ -204,6 +204,7 @@ def _print(
         ("simulated", f"AP {points(record.simulate_score)}"),
         ("fitness", f"AP {points(record.fitness)}" + _spread(row)),
         ("to baseline", "it is the baseline" if row.baseline else difference(row.difference)),
+        *_readings(row),
         ("definition", json.dumps(record.definition)),
     ]
     made = table("", " ", fold=(" ",))
@@ -292,6 +293,33 @@ def _ranking_facts(definition: Mapping[str, Any]) -> list[tuple[str, str]]:
         facts += [("formula" * (not n), line) for n, line in enumerate(lines)]
         title = "functions" if name == "cls" else "of the RPN"
         facts += [(title * (not n), line) for n, line in enumerate(function_lines(branch))]
+    return facts
+
+
+def _readings(row: LeaderboardRow) -> list[tuple[str, str]]:
+    """What the stages that judge say of a candidate, each on a line, and what it took over."""
+    from search_server.cli.leaderboard import interval, p_value
+    from search_server.cli.output import points
+
+    facts: list[tuple[str, str]] = []
+    if (judged := row.judged) is not None:
+        more = "" if judged.p is None else f", p {p_value(judged.p)}"
+        if more and judged.family:
+            more += f", corrected for {judged.family} confirmed"
+        if judged.shrunken is not None:
+            more += f"; shrunken {100 * judged.shrunken:+.1f}"
+        test = None if judged.test is None else judged.test.difference
+        own = "" if test is None or test.p is None else f", p {p_value(test.p)}"
+        for stage, reading, what in (("confirm", judged.confirm, more), ("test", judged.test, own)):
+            if reading is None:
+                continue
+            seeds = "1 seed" if reading.ap.count == 1 else f"{reading.ap.count} seeds"
+            text = f"AP {points(reading.ap.mean)} over {seeds}"
+            if reading.difference is not None:
+                text += f"; {interval(reading.difference)} to the baseline{what}"
+            facts.append((stage, text))
+    if row.reused:
+        facts.append(("reused", ", ".join(row.reused)))
     return facts
 
 

@@ -24,7 +24,11 @@ def gc(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove the work folders that killed processes left behind.
+    """Remove what killed processes left behind, and what is cached and was not used for long.
+
+    Work folders whose process is gone, checkpoints that nobody touched for a week, and weights of
+    warm starts, captures of calibrations and decoded images that nobody used for 30 days: all of it
+    is made again where it is needed.
 
     Example: lossforge gc --dry-run
     """
@@ -38,7 +42,7 @@ def gc(
     for folder in found.folders:
         print(one_line(str(folder)))
     verb = "would remove" if dry_run else "removed"
-    print(f"{verb} {len(found.folders)} folders, {found.bytes / 1e6:.1f} MB")
+    print(f"{verb} {len(found.folders)} folders and files, {found.bytes / 1e6:.1f} MB")
 
 
 def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:

@@ -98,19 +98,17 @@ class Halving:
                 return Standing(cleared, stop)
         return Standing(len(self.rungs))
 
-    def pause(self, index: int, cleared: int, heard: Heard) -> int | None:
+    def pause(self, index: int, cleared: int) -> int | None:
         """The rung at which a trial of candidate `index` has to wait for a decision; None: it runs
-        to its end. A rung where the decision can only be to go on is passed without a halt."""
-        if index == 0:
+        to its end, as does one that can only be told to go on.
+
+        It depends on no result: what a trial showed at a rung outlives it if it is lost later, and
+        would not if it had not waited there.
+        """
+        enough = len(self._predecessors(index)) >= self.reduction
+        if index == 0 or cleared == len(self.rungs) or not (enough or self.hopeless > 0):
             return None
-        for rung in self.rungs[cleared:]:
-            if not self._judgeable(index, rung, heard):
-                return rung
-            baseline = self._baseline(rung, heard)
-            enough = len(self._earlier(index, rung, heard)) >= self.reduction
-            if enough or (baseline is not None and self.hopeless * baseline > 0):
-                return rung
-        return None
+        return self.rungs[cleared]
 
     def means(self, index: int, heard: Heard) -> dict[int, float]:
         """The mean APs over the seeds of a candidate at the rungs that all of its trials reached,

@@ -78,7 +78,7 @@ class Stages:
         if key.stage != "proxy" or not self.halving.rungs:
             return None
         cleared = self.halving.standing(key.candidate, heard).cleared
-        return self.halving.pause(key.candidate, cleared, heard)
+        return self.halving.pause(key.candidate, cleared)
 
     def cohort(self, index: int, last: int) -> range:
         """The indices of the cohort of candidate `index`; `last` is the job's last candidate."""

@@ -118,8 +118,9 @@ class Trials(Sessions):
     ) -> None:
         """Write how a started trial ended, or that it was paused.
 
-        The seconds of its earlier parts are added to; all else is the result's alone, which tells
-        of the whole training.
+        The seconds of its earlier parts are added to, and what these showed at their rungs stays,
+        even if a later part is lost; all else is the result's alone, which tells of the whole
+        training.
 
         Raises:
             IllegalMove: it has ended already.
@@ -135,9 +136,11 @@ class Trials(Sessions):
             if result.status in GIVEN_UP:
                 row.trained_key = None
             before = {f"seconds_{phase}": getattr(row, f"seconds_{phase}") for phase in PHASES}
+            rungs = {**convert.rungs_of(row), **result.rungs}
             for column, value in convert.result_columns(result).items():
                 spent = before.get(column)
                 setattr(row, column, value if spent is None else spent + (value or 0.0))
+            row.rungs = convert.rung_columns(rungs)
 
     def trials(
         self, job_id: str, candidate: int | None = None, *, curves: bool = True

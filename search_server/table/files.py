@@ -130,7 +130,8 @@ def _trial_row(trial: TableTrial, rungs: Sequence[int], versions: Sequence[str])
         **{f"seconds_{name}": trial.seconds.get(name, "") for name in _SECONDS},
         "weights": trial.weights,
         "versions": versions.index(json.dumps(dict(trial.versions), sort_keys=True)),
-        "reason": trial.reason,
+        # a lost trial's reason is about the machine that lost it, with its paths
+        "reason": trial.reason if trial.counts else "",
     }
 
 

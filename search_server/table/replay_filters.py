@@ -41,7 +41,7 @@ class WayRow:
 
     Attributes:
         draws, accepted: as counted when the table was planned.
-        good: of those accepted and trained, how many are good.
+        good: of the expressions accepted and trained, how many are good, see `one_each`.
         false_rejection: of all good losses among the draws, the share that is rejected; None
             before there is anything to tell it from.
     """
@@ -117,6 +117,26 @@ def made_by(loss: TableLoss, branch: str) -> str:
     return parts[0] if branch == "cls" else parts[-1]
 
 
+def one_each(
+    accepted: Sequence[TableLoss], branch: str, rejected: Sequence[TableLoss]
+) -> list[TableLoss]:
+    """One loss for each expression of a branch, to be compared with rejected expressions.
+
+    The losses that share an expression are no independent trials of it, and a bad partner says
+    nothing about it. Rejected expressions have one partner, a good one, so an expression stands
+    with that too; where no such pair was trained, with the partner that it did best with.
+    """
+    other = "bbox" if branch == "cls" else "cls"
+    partners = {getattr(loss, other) for loss in rejected}
+    found: dict[str, list[TableLoss]] = {}
+    for loss in accepted:
+        found.setdefault(getattr(loss, branch) or loss.id, []).append(loss)
+    return [
+        max(losses, key=lambda loss: (getattr(loss, other) in partners, loss.mean() or 0.0))
+        for losses in found.values()
+    ]
+
+
 def _good(losses: Sequence[TableLoss], mark: float) -> Share:
     return share(sum((loss.mean() or 0.0) >= mark for loss in losses), len(losses))
 
@@ -144,8 +164,9 @@ def _way_row(
         for loss in trained
         if loss.plan.accepted and loss.plan.kind != "named" and made_by(loss, branch) == way
     ]
-    good = _good(accepted, mark)
     of_branch = [loss for loss in rejected if loss.plan.branch == branch]
+    accepted = one_each(accepted, branch, of_branch)
+    good = _good(accepted, mark)
     if not accepted or not of_branch:
         return WayRow(branch, way, counts.draws, counts.accepted, good, None)
     all_of_branch = _good(of_branch, mark)

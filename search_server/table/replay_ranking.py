@@ -9,6 +9,7 @@ import numpy as np
 
 from search_server.rank_correlation import Correlation, spearman
 from search_server.table.contents import Table, TableLoss
+from search_server.table.replay_policies import elsewhere
 
 _RESAMPLES = 500
 FEWEST = 8  # losses, for a correlation that says anything
@@ -39,8 +40,8 @@ def replay_ranking(table: Table, group: str) -> list[RankRow]:
     """Spearman's correlation of every reading with the final AP of *other* seeds.
 
     So noise that a reading shares with the final AP of its own seed does not count. The simulation
-    has no seed in common with any; it is compared with the mean of all. Correlations are means over
-    the seeds, intervals come from drawing losses with replacement.
+    has a seed too; as long as few losses have another one, it is compared with that.
+    Correlations are means over the seeds, intervals come from drawing losses with replacement.
     """
     spec = table.spec
     sound = [loss for loss in table.trained(group) if not loss.rejected]
@@ -52,8 +53,8 @@ def replay_ranking(table: Table, group: str) -> list[RankRow]:
         RankRow(
             "simulate",
             cost,
-            _of_score(sound),
-            _of_score(near),
+            _of_score(sound, small["seed"]),
+            _of_score(near, small["seed"]),
         )
     ]
     for rung in table.rungs:
@@ -71,12 +72,12 @@ def _final(loss: TableLoss, seed: int) -> float | None:
     return loss.readings[seed].ap if seed in loss.readings else None
 
 
-def _of_score(losses: Sequence[TableLoss]) -> Correlation | None:
-    pairs = [
-        (loss.score, mean)
-        for loss in losses
-        if loss.score is not None and (mean := loss.mean()) is not None
-    ]
+def _of_score(losses: Sequence[TableLoss], own: int) -> Correlation | None:
+    """The simulation, whose seed is `own`, against the mean of the other seeds."""
+    scored = [loss for loss in losses if loss.score is not None]
+    able = [loss for loss in scored if set(loss.readings) - {own}]
+    chosen = able if 2 * len(able) > len(scored) else scored
+    pairs = [(loss.score, elsewhere(loss, own)) for loss in chosen]
     return _correlated([np.array(pairs, float).reshape(-1, 2)])
 
 

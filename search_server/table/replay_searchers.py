@@ -143,9 +143,10 @@ class _Replay:
                 for rung in self._rungs()
                 if not each.dropped and (each.stopped is None or rung <= each.stopped)
             }
+            score = None if self.contestant.keep is None else each.score  # what was paid for
             self.searcher.tell(
                 Observation(
-                    self.told, each.definition, each.expressions, each.fitness, each.score, rungs
+                    self.told, each.definition, each.expressions, each.fitness, score, rungs
                 )
             )
 
@@ -157,11 +158,12 @@ class _Replay:
         rng = generator(self.seed, index)
         for proposal in self.searcher.ask(index, rng):
             limit = MOST_DRAWS if proposal.limit is None else proposal.limit
+            if self.unverified is not None and proposal.origin != "named":
+                # once a proposal: that the small sub-space repeats itself makes no more rejects
+                found = self.unverified.rejected(proposal.origin, proposal.draws, rng)
+                if found is not None:
+                    return self._rejected(proposal.start, found[0])
             for _ in range(limit):
-                if self.unverified is not None and proposal.origin != "named":
-                    found = self.unverified.rejected(proposal.origin, proposal.draws, rng)
-                    if found is not None:
-                        return self._rejected(proposal.start, found[0])
                 drawn = {branch: draw(rng) for branch, draw in proposal.draws.items()}
                 definition = proposal.start
                 if proposal.origin != "named":
@@ -202,8 +204,8 @@ class _Replay:
         small = spec["simulate"]
         cost = small["steps"] * small["batch_size"] / (spec["steps"] * spec["batch_size"])
         order = sorted(range(len(cohort)), key=lambda place: (-(cohort[place].score or 0), place))
+        cohort[0].cost += cost * len(cohort)  # all are simulated before any is trained
         for rank, place in enumerate(order):
-            cohort[place].cost += cost
             cohort[place].dropped = rank >= keep
 
     def _train(self, number: int) -> None:

@@ -131,6 +131,38 @@ def test_losses_without_a_gradient_count_as_bad_however_many_there_are() -> None
     assert found.ways[0].false_rejection.high < 0.2
 
 
+def test_an_expression_counts_once_with_the_partner_that_the_rejects_have() -> None:
+    """One good expression, in a pair with the rejects' partner and in nine with bad ones; one that
+    was trained with other partners alone; one that is bad. That is 2 of 3, not 2 of 12."""
+
+    def of(name: str, cls: str, bbox: str, **more: Any) -> Any:
+        definition = {
+            "cls": {"type": "expression", "space": "binary_cls", "expression": cls},
+            "bbox": {"type": "expression", "space": "box", "expression": bbox},
+        }
+        made = loss(name, **{"way": "mutation + random", **more})
+        return replace(made, definition={**made.definition, **definition})
+
+    rejects = [
+        of(f"r{i}", f"Mul({i},X)", BOX[0], accepted=False, condition="c", branch="cls")
+        for i in range(4)
+    ]
+    good = [of("good", CLS[0], BOX[0]), *(of(f"g{i}", CLS[0], f"Mul({i},U)") for i in range(9))]
+    alone = [of("alone", CLS[1], BOX[1])]
+    bad = [of("bad", CLS[2], BOX[0])]
+    losses = [loss("base", kind="named", way="catalogue"), *rejects, *good, *alone, *bad]
+    aps = dict.fromkeys((each.id for each in losses), 0.1) | {
+        "base": 0.4,
+        "good": 0.41,
+        "alone": 0.4,
+    }
+    trials = [trial(name, seed, ap) for name, ap in aps.items() for seed in (0, 1)]
+    counts = DrawCount(GROUP, "cls", "mutation", 100, 40, {"c": 60})
+    found = replay_filters(made(plan_of(losses, [counts]), trials), GROUP)
+    assert found is not None
+    assert (found.ways[0].good.hits, found.ways[0].good.count) == (2, 3)
+
+
 def _noisy(count: int = 40, seed: int = 5) -> tuple[TablePlan, list[TableTrial]]:
     """Losses whose first rung is noise, whose second one is the final AP of both seeds."""
     rng = np.random.default_rng(seed)
@@ -175,6 +207,23 @@ def test_a_reading_is_compared_with_other_seeds_only() -> None:
     b = [each.ap for each in trials[1::2]]
     assert every.value == pytest.approx(stats.spearmanr(a, b).statistic)
     assert abs(every.value) < 0.4
+
+
+def test_the_simulation_is_compared_with_seeds_that_are_not_its_own() -> None:
+    """It agrees with the final AP of its own seed, 0, by nothing but that seed."""
+    rng = np.random.default_rng(6)
+    losses = [loss(f"l{i}") for i in range(40)]
+    first, second = rng.uniform(0.3, 0.5, (2, 40))
+    trials = []
+    for each, a, b in zip(losses, first, second, strict=True):
+        trials += [
+            score(each.id, float(a)),
+            trial(each.id, 0, float(a)),
+            trial(each.id, 1, float(b)),
+        ]
+    every = replay_ranking(made(plan_of(losses), trials), GROUP)[0].every
+    assert every is not None
+    assert every.value == pytest.approx(stats.spearmanr(first, second).statistic)
 
 
 def test_one_seed_ranks_nothing_but_the_simulation() -> None:
@@ -270,6 +319,7 @@ def test_a_search_of_a_whole_sub_space_finds_its_best_pair(name: str) -> None:
     best = 0.3 + 0.01 * (len(CLS) - 1) + 0.001 * (len(BOX) - 1)
     if name == "evolution":  # of a cohort of 12 pairs, three are trained
         assert trace.time[-1] == pytest.approx(12 * 0.2 + 3)
+        assert trace.time[0] >= 12 * 0.2  # all of a population are simulated first
     else:
         assert len(trace.time) == len(CLS) * len(BOX)  # then there is nothing new
         assert trace.time[-1] == len(trace.time)
@@ -298,6 +348,8 @@ def test_without_verification_all_accepted_is_plain_evolution_and_none_finds_not
     plain = _searches(rates(100), trials, VANILLA, verified=True)
     every = _searches(rates(100), trials, VANILLA)
     assert every.best[-1] == plain.best[-1]
+    some = _searches(rates(95), trials, VANILLA)  # as it has found 12 pairs, it ends
+    assert len(some.time) < 24  # what is known already is drawn again, and no reject for that
     none = _searches(rates(0), trials, VANILLA)
     base = 0.3  # pair 0 + 0
     assert none.best[-1] == base

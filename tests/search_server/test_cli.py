@@ -98,11 +98,14 @@ class TestHelp:
     VERBS = (
         *("init", "search", "submit", "resume", "verify", "jobs", "leaderboard", "show", "export"),
         *("report", "formula", "train", "compare", "gc", "doctor", "data", "db"),
+        *("noise", "stages", "publish", "calibrate", "bench", "table"),
     )
 
     def test_lists_every_verb(self, call):
         shown = call("--help")
         assert shown.code == 0
+        listed = re.findall(r"^\W ([a-z]+) {2,}\S", shown.out, re.MULTILINE)
+        assert set(listed) == set(self.VERBS)
         for verb in self.VERBS:
             assert re.search(rf"^. {verb}\b", shown.out, re.MULTILINE), verb
 
@@ -112,8 +115,9 @@ class TestHelp:
 
     @pytest.mark.parametrize(
         "verb",
-        [*(v for v in VERBS if v not in ("data", "db"))]
-        + ["data digits", "data info", "data split", "db upgrade", "db current"],
+        [*(v for v in VERBS if v not in ("data", "db", "table"))]
+        + ["data digits", "data info", "data split", "db upgrade", "db current"]
+        + ["db check-identity", "table plan", "table build", "table export", "table show"],
     )
     def test_every_verb_has_an_example(self, call, verb):
         assert f"Example: lossforge {verb}" in " ".join(call(*verb.split(), "--help").out.split())
@@ -184,6 +188,28 @@ class TestShow:
         assert LONG in shown.out
         assert "AP 45.5 ± 0.7 over 2 seeds" in shown.out
         assert "+5.0 ±0.0" in shown.out
+
+    def test_what_was_read_on_the_splits_that_judge(self, store, call):
+        for stage, first in (("confirm", 1000), ("test", 2000)):
+            for index, lead in ((0, 0.0), (1, 0.02), (2, 0.03)):
+                for seed in range(first, first + 3):
+                    fitness = 0.5 + lead + 0.001 * (seed - first) * index
+                    store.start_trial("first-1", index, stage, seed, "k")
+                    ended = TrialResult("done", "", fitness, seed, 300)
+                    store.finish_trial("first-1", index, stage, seed, ended)
+        shown = call("show", "first-1:1")
+        assert_tame(shown.out)
+        words = " ".join(shown.out.split())
+        row = leaderboard_row(store, "first-1", 1)
+        assert "confirm AP 52.1 over 3 seeds; +2.1 (+1.9 to +2.3) to the baseline, p " in words
+        assert f"corrected for 2 confirmed; shrunken {100 * row.judged.shrunken:+.1f}" in words
+        assert "test AP 52.1 over 3 seeds; +2.1 (+1.9 to +2.3) to the baseline, p " in words
+        base = " ".join(call("show", "first-1:0").out.split())
+        assert "confirm AP 50.0 over 3 seeds" in base
+        assert "to the baseline, p" not in base
+        found = read(call("show", "first-1:1", "--json").out)["judged"]
+        assert found["family"] == 2
+        assert found["test"]["difference"]["mean"] == pytest.approx(0.021)
 
     def test_json_has_all_trials_with_curves(self, store, call):
         found = read(call("show", "first-1:2", "--json").out)

@@ -266,6 +266,34 @@ def test_the_plan_counts_what_passes_the_rungs() -> None:
 
 
 @pytest.mark.parametrize(
+    ("limit", "rungs", "wanted"),
+    [
+        (1000, [], 19),  # the baseline and 19 of 50 steps
+        (1049, [], 19),
+        (49, [], 0),
+        (99_999, [], 999),
+        # as above, ten go through; of the rest a third has 10 steps more, a ninth all of the 50
+        (500 + 90 * 10 + 30 * 10 + 10 * 30, [10, 20], 99),
+    ],
+)
+def test_the_plan_is_what_the_budget_of_steps_pays_for(
+    limit: int, rungs: list[int], wanted: int
+) -> None:
+    proxy = {"steps": 50, "rungs": rungs, "reduction": 3}
+    spec = fake.spec(
+        funnel={"simulate": None, "proxy": proxy},
+        candidates=999,
+        window=6,
+        searcher={},
+        limits={"steps": limit},
+    )
+    counted = plan(spec, 1.0)
+    assert counted.trials == 1 + wanted
+    took = sum(stage.trials * (stage.steps - stage.start) for stage in counted.stages)
+    assert took <= max(50, limit)
+
+
+@pytest.mark.parametrize(
     ("rivals", "field"),
     [
         (["no-such-loss"], "funnel.confirm.rivals.0"),

@@ -324,6 +324,19 @@ class TestStages:
         assert simulate.count == 11
         assert found["simulate", "confirm"].count == 4
 
+    def test_a_diverged_seed_counts_as_nothing_at_a_rung_too(self, tmp_path: Path) -> None:
+        with Store.open(str(tmp_path / "s.db")) as store:
+            job = self.job(store, 0)
+            with store.changing() as session:
+                best = session.get(models.Trial, (job, 0, "proxy", 1))
+                best.rungs, best.state, best.fitness = None, "diverged", None
+            store_ranks = {(r.stage, r.against): r for r in stage_ranks(store, job)}
+            found = store_ranks["rung 3", "proxy"]
+            # 0.2 and nothing is less than what the others have at the rung
+            means = [0.1, *(0.2 - 0.01 * index for index in range(1, 12))]
+        expected = stats.spearmanr(means, np.arange(12)).statistic
+        assert found.correlation.value == pytest.approx(expected)
+
     def test_the_command(self, tmp_path: Path, call) -> None:
         url = str(tmp_path / "s.db")
         with Store.open(url) as store:

@@ -18,6 +18,7 @@ from search_server.funnel.rungs import Halving, stop_reason
 from search_server.jobs import open_job
 from search_server.progress import Progress
 from search_server.searchers import EvolutionSearcher, Observation
+from search_server.step_budget import StepBudget
 from search_server.store import Store
 from workers import TrialResult, TrialSpec
 
@@ -85,14 +86,14 @@ def test_a_diverged_seed_counts_as_nothing_and_a_lost_one_stops_nobody() -> None
 
 def test_nobody_pauses_where_the_decision_is_known() -> None:
     lenient = Halving((10, 20), reduction=3, hopeless=0.0, window=1, seeds=(0,))
-    base = {(0, 0): {10: 0.4, 20: 0.5}}
-    assert lenient.pause(0, 0, _heard({}, {})) is None
-    assert lenient.pause(1, 0, _heard({}, {})) == 10  # the baseline has not come there
-    assert lenient.pause(1, 0, _heard(base, {})) is None
+    assert lenient.pause(0, 0) is None
+    assert lenient.pause(3, 0) is None  # too few before it to be measured by, whatever they reach
+    assert lenient.pause(4, 0) == 10
     strict = Halving((10, 20), reduction=3, hopeless=0.5, window=1, seeds=(0,))
-    assert strict.pause(1, 0, _heard(base, {})) == 10
-    assert strict.pause(1, 1, _heard(base, {})) == 20
-    assert strict.pause(1, 2, _heard(base, {})) is None
+    assert strict.pause(0, 0) is None
+    assert strict.pause(1, 0) == 10
+    assert strict.pause(1, 1) == 20
+    assert strict.pause(1, 2) is None
 
 
 @pytest.fixture
@@ -166,6 +167,26 @@ def test_timing_and_slots_change_nothing(seed: int, url: str, reference: dict[st
     with Store.open(url) as store:
         assert run_job(store, job, fake.ShuffledExecutor(seed), trace=1) == "done"
     assert fake.rows(url) == reference
+
+
+def _losing(trial: TrialSpec) -> TrialResult:
+    """As the fake trials, but of the last parts of the training every second is lost whole."""
+    if trial.rungs and trial.pause_after is None and int(fake.number(trial) * 1e5) % 2:
+        return TrialResult("timeout", "made to be", None, trial.seed, trial.steps)
+    result: TrialResult = fake.fake_trial(trial)
+    return result
+
+
+def test_a_lost_trial_keeps_what_it_showed_at_its_rungs(url: str) -> None:
+    """Or else who is measured by it would depend on whether it was lost before or after."""
+    proxy = {"steps": 50, "rungs": [10, 20], "reduction": 2, "hopeless": 0.3}
+    funnel = {"simulate": None, "verify": {"max_draws": 400}, "proxy": proxy}
+    job = fake.new_job(url, funnel=funnel, window=3, candidates=14)
+    with Store.open(url) as store:
+        run_job(store, job, fake.ShuffledExecutor(0, _losing))
+        lost = [t for t in store.trials(job) if t.candidate and t.reason == "made to be"]
+    assert lost
+    assert all(set(trial.rungs) == {10, 20} for trial in lost)
 
 
 def test_stopped_anywhere_it_goes_on_without_its_checkpoints(
@@ -294,11 +315,28 @@ def test_timing_does_not_change_what_a_budget_buys(url: str, tmp_path: Path) -> 
         if progress.done >= 12:
             stop.set()
         assert progress.steps_of == 900
+        # what is left is reckoned by the budget, not by the 200 candidates, which take 457 trials
+        assert progress.done < 6 or progress.trials < 250
 
     assert fake.run(other, job, stop=stop, observer=look) == "interrupted"
     with Store.open(other) as store:
         assert run_job(store, job, fake.ShuffledExecutor(2), trace=1) == "done"
     assert fake.rows(other) == fake.rows(url)
+
+
+def test_what_was_spent_does_not_depend_on_the_order_in_which_trials_ended() -> None:
+    proxy = {"steps": 50, "batch_size": 3}
+    funnel = {"simulate": {"steps": 10, "batch_size": 1, "keep": 3}, "proxy": proxy}
+    spec = fake.spec(funnel=funnel, limits={"steps": 900})
+    one, other = StepBudget(spec), StepBudget(spec)
+    trials = [TrialKey(index, "simulate", 0) for index in range(1, 12)]
+    trials += [TrialKey(index, "proxy", 0) for index in range(5)]
+    for key in trials:
+        one.note(key, "done", {}, {})
+    for key in reversed(trials):
+        other.note(key, "done", {}, {})
+    assert [one.share(last) for last in range(12)] == [other.share(last) for last in range(12)]
+    assert one.spent == other.spent
 
 
 def test_a_budget_too_small_for_anything_says_so(url: str) -> None:

@@ -216,6 +216,22 @@ def test_what_is_in_the_key_of_a_trial() -> None:
     assert trained_key(spec, None) is None
 
 
+def test_changed_annotations_and_other_packages_are_another_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotations = tmp_path / "a.json"
+    annotations.write_text("{}")
+    split = Split(str(annotations), "images")
+    spec = TrialSpec("model", {"name": "a"}, split, split, 0, 10, 2, ("x",))
+    key = trained_key(spec, 3)
+    annotations.write_text('{"images": []}')
+    changed = trained_key(spec, 3)
+    monkeypatch.setattr(
+        "search_server.same_losses.package_versions", lambda: {"torch": "of tomorrow"}
+    )
+    assert len({key, changed, trained_key(spec, 3)}) == 3
+
+
 def test_scales_count_as_the_job_says(url: str) -> None:
     given = LossDefinition.from_json(
         {"name": "x", "cls": CATALOG["focal-expression"].cls.to_json()}  # type: ignore[union-attr]

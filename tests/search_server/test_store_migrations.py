@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from search_server.errors import SchemaError
 from search_server.fingerprints import Fingerprint
+from search_server.spec import JobSpec
 from search_server.store import CandidateRecord, NoiseFloor, Store, schema
 from search_server.store.engine import connect
 from search_server.store.url import parse_url
@@ -139,7 +140,7 @@ def test_up_and_down_keep_every_row(old: str) -> None:
     assert after.keys() - before.keys() == {"losses", "noise_floors"}
     for name, kept in before.items():
         if name == "jobs":  # what they trained, they go on to train
-            kept = [(*row[:7], {"calibrate": False}, *row[8:]) for row in kept]
+            kept = [(*row[:7], {"calibrate": False, "target_gain": None}, *row[8:]) for row in kept]
         new = (None,) * {"candidates": 2, "trials": 3}.get(name, 0)
         assert after[name] == [(*row, *new) for row in kept], name
     migrate(old, "0001")
@@ -197,6 +198,41 @@ def test_what_is_new_goes_down_as_the_nearest_word(old: str) -> None:
     schema.upgrade(parse_url(old))
     assert rows(old)["jobs"] == before["jobs"]
     assert len(rows(old)["trials"]) == len(before["trials"]) + 1
+
+
+@pytest.mark.parametrize("kind", ["evolution", "policy"])
+def test_an_upgraded_spec_says_what_it_meant(old: str, kind: str) -> None:
+    """Whatever becomes the default of a field that was not there, an old job goes on as it was."""
+    searcher: dict[str, Any] = {"type": kind}
+    if kind == "evolution":
+        searcher |= {"mutate": {"subtree": 0.5, "point": 0.3, "hoist": 0.2}}
+    proxy = {"steps": 50, "batch_size": 8, "seeds": [0]}
+    funnel = {"simulate": None, "proxy": proxy}
+    given = {"searcher": searcher, "funnel": funnel, "resources": {"cpus": 1.0}, "limits": {}}
+    with create_engine(old).begin() as connection:
+        query = text("UPDATE jobs SET spec = :spec WHERE id = 'a-1'")
+        connection.execute(query, {"spec": json.dumps(given)})
+    schema.upgrade(parse_url(old))
+    with Store.open(old) as store:
+        found = store.job("a-1").spec
+    migrate(old, "0002")
+    with create_engine(old).connect() as connection:
+        query = text("SELECT spec FROM jobs WHERE id = 'a-1'")
+        assert json.loads(connection.execute(query).scalar() or "") == given
+    assert found["calibrate"] is False
+    assert found["funnel"]["confirm"] is None
+    assert found["funnel"]["proxy"].items() >= {**proxy, "rungs": [], "warm_start": None}.items()
+    assert found["resources"] == {"cpus": 1.0, "precision": "float32"}
+    assert found["limits"] == {"steps": None}
+    if kind == "policy":
+        assert found["searcher"] == searcher
+        return
+    assert found["searcher"]["mutate"] == {**searcher["mutate"], "constant": 0.0}
+    every = {"branches": {"bbox": {"space": "box"}}, "name": "x", "detector": "digits/atss"}
+    spec = JobSpec.from_json({**found, **every})
+    assert found["searcher"].keys() == spec.to_json()["searcher"].keys() - {
+        *("population", "parents", "named", "random", "mutation", "crossover", "depth"),
+    }
 
 
 def test_new_origins_go_down_as_random(old: str) -> None:

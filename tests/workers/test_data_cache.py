@@ -135,6 +135,21 @@ def test_a_home_that_cannot_be_written_is_no_error(
     assert decoded(split) is None
 
 
+@pytest.mark.parametrize("name", ["pixels.npy", "index.json"])
+@pytest.mark.parametrize("content", [b"", b"torn"])
+def test_what_a_crash_has_torn_is_decoded_anew(
+    home: Path, split: Split, name: str, content: bytes
+) -> None:
+    whole = decoded(split)
+    assert whole is not None
+    (kept,) = (path for path in (home / "decoded").iterdir() if path.is_dir())
+    (kept / name).write_bytes(content)
+    assert decoded(split) is None  # read as ever
+    again = decoded(split)
+    assert again is not None
+    assert again.places == whole.places
+
+
 def test_what_nobody_uses_is_removed(home: Path, split: Split) -> None:
     decoded(split)
     (old,) = [each for each in (home / "decoded").iterdir() if each.is_dir()]

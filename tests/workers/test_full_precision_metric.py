@@ -1,6 +1,8 @@
 """The metric: mmdet's own numbers, unrounded."""
 
+import inspect
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +125,28 @@ def test_faster_coco_eval_finds_what_pycocotools_finds(
     assert min(measured({}).values()) >= 0  # every size of object is there
 
 
+def test_an_export_measures_the_same_where_faster_coco_eval_is_not_installed(
+    tiny_data: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The module is read anew, as an export carries it along."""
+    from mmdet.registry import METRICS
+
+    for name in ("faster_coco_eval", "faster_coco_eval.core.faster_eval_api"):
+        monkeypatch.setitem(sys.modules, name, None)  # an import of it fails
+    monkeypatch.delitem(METRICS._module_dict, "FullPrecisionCocoMetric")
+    alone: dict = {"__name__": "its_loss"}
+    exec(compile(inspect.getsource(workers.metric), "its_loss.py", "exec"), alone)
+    monkeypatch.undo()
+    assert alone["COCOeval_faster"] is None
+    split = tiny_data["val"]
+    found, measured = results(split, 1.0, number=3), []
+    for kind in (alone["FullPrecisionCocoMetric"], FullPrecisionCocoMetric):
+        metric = kind(ann_file=split.annotations)
+        metric.dataset_meta = {"classes": ("square", "bar", "cross")}
+        measured.append(metric.compute_metrics(found))
+    assert measured[0] == pytest.approx(measured[1], rel=0, abs=1e-12)
+
+
 def test_fast_evaluation_is_the_one_that_runs(
     tiny_data: dict[str, Split], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +178,8 @@ def test_image_ids_may_be_texts_as_for_pycocotools(
     named.dataset_meta = numbered.dataset_meta = {"classes": ("square", "bar", "cross")}
     found = results(split, 1.0, number=2)
     renamed = [(i, {**result, "img_id": f"image {result['img_id']}"}) for i, result in found]
-    assert named.compute_metrics(renamed) == numbered.compute_metrics(found)
+    expected = numbered.compute_metrics(found)
+    assert named.compute_metrics(renamed) == pytest.approx(expected, rel=0, abs=1e-12)
 
 
 def test_a_detector_that_finds_nothing_has_ap_0(tiny_data: dict[str, Split]) -> None:

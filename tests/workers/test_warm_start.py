@@ -1,6 +1,8 @@
 """Warm starts: shared weights, trained once, from which trials begin."""
 
+import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import workers.warm_start
 from workers import TrialSpec, TrialSpecError, build_config, train
 from workers.warm_start import WarmStart, training_of, warm_start_path
 
@@ -34,12 +37,18 @@ def test_weights_of_the_parts_are_kept_and_used(spec: TrialSpec) -> None:
 
 def test_a_lost_file_is_trained_again_to_the_same_weights(spec: TrialSpec) -> None:
     first = train(spec)
+    cached = train(spec)
+    assert (first.fitness, first.curves) == (cached.fitness, cached.curves)
+    content = hashlib.sha256(warm_start_path(spec).read_bytes())
     before = torch.load(warm_start_path(spec), weights_only=True)["state_dict"]
     warm_start_path(spec).unlink()
     again = train(spec)
     after = torch.load(warm_start_path(spec), weights_only=True)["state_dict"]
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert (first.fitness, first.curves) == (again.fitness, again.curves)
+    assert hashlib.sha256(warm_start_path(spec).read_bytes()).digest() == content.digest()
+    assert b"state_dict" in warm_start_path(spec).read_bytes()
+    assert warm_start_path(spec).stem.encode() not in warm_start_path(spec).read_bytes()
     assert [path.suffix for path in warm_start_path(spec).parent.iterdir() if path.is_dir()] == []
 
 
@@ -52,6 +61,24 @@ def test_the_seeds_and_losses_of_a_job_share_one_file(spec: TrialSpec) -> None:
     assert warm_start_path(replace(spec, warm_start=other)) != path
     assert warm_start_path(replace(spec, precision="bfloat16")) != path
     assert training_of(spec).warm_start is None
+
+
+def test_weights_of_other_versions_or_of_other_annotations_are_not_used(
+    spec: TrialSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    annotations = tmp_path / "train.json"
+    annotations.write_text(Path(spec.train.annotations).read_text())
+    spec = replace(spec, train=replace(spec.train, annotations=str(annotations)))
+    path = warm_start_path(spec)
+    os.utime(annotations, (1, 1))
+    assert warm_start_path(spec) == path
+    annotations.write_text(annotations.read_text() + " ")
+    assert warm_start_path(spec) != path
+    path = warm_start_path(spec)
+    for name, version in (("torch", "0.1"), ("device", "another GPU")):
+        other = {**workers.warm_start.versions_on("cpu"), name: version}
+        monkeypatch.setattr(workers.warm_start, "versions_on", lambda _, other=other: other)
+        assert warm_start_path(spec) != path
 
 
 def test_a_spec_keeps_its_warm_start(spec: TrialSpec) -> None:
@@ -77,7 +104,8 @@ def test_a_warm_start_that_diverges_fails_the_trial(spec: TrialSpec) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("steps", 0), ("seed", -1), ("parts", ()), ("parts", ("nose",))]
+    ("field", "value"),
+    [("steps", 0), ("seed", -1), ("seed", 2**32), ("parts", ()), ("parts", ("nose",))],
 )
 def test_bad_values_are_named(field: str, value: object) -> None:
     with pytest.raises(TrialSpecError, match=rf"warm_start\.{field}"):

@@ -44,6 +44,31 @@ def test_checkpoints_that_nobody_touched_for_a_week_are_garbage(own_home: Path) 
     assert [path.name for path in left.parent.iterdir()] == ["live"]
 
 
+def test_what_is_cached_and_was_not_used_for_a_month_is_garbage(own_home: Path) -> None:
+    now = time.time()
+    for name, days in (("used", 29.9), ("left", 30.1)):
+        for cached in ("warm_starts/{}.pth", "calibration/{}.npz", "decoded/{}"):
+            path = own_home / cached.format(name)
+            if path.suffix:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"x" * 100)
+            else:
+                path.mkdir(parents=True)
+                (path / "pixels.npy").write_bytes(b"x" * 100)
+            os.utime(path, (now - days * 86400,) * 2)
+    found = collect_garbage(dry_run=True)
+    assert [path.stem for path in found.folders] == ["left"] * 3
+    assert found.bytes == 300
+    assert collect_garbage() == found
+    assert collect_garbage().folders == ()
+    left = [
+        path
+        for name in ("warm_starts", "calibration", "decoded")
+        for path in (own_home / name).iterdir()
+    ]
+    assert [path.stem for path in left] == ["used"] * 3
+
+
 def test_messages_arrive_whole_from_any_pieces() -> None:
     sent = [{"kind": "a", "x": 0.1 + 0.2}, {"kind": "b", "text": "ü" * 1000}]
     stream = b"".join(map(pack, sent))

@@ -78,7 +78,6 @@ def provide_decoded(images: Sequence[Mapping[str, Any]], image_folder: str) -> D
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not kept.exists() and not _decode(paths, kept, limit):
                     return None
-        os.utime(kept)
         return _load(kept)
     except (OSError, ValueError):
         return None
@@ -121,15 +120,24 @@ def _decode(paths: Sequence[str], kept: Path, limit: int) -> bool:
     with TemporaryDirectory(dir=kept.parent, prefix=".") as name:
         fresh = Path(name) / "fresh"
         fresh.mkdir()
-        np.save(fresh / _PIXELS, np.concatenate([image.reshape(-1) for image in images]))
+        with (fresh / _PIXELS).open("wb") as file:
+            np.save(file, np.concatenate([image.reshape(-1) for image in images]))
+            file.flush()
+            os.fsync(file.fileno())
         (fresh / _INDEX).write_text(json.dumps(places), encoding="utf-8")
         fresh.rename(kept)
     return True
 
 
-def _load(kept: Path) -> DecodedImages:
-    pixels = np.load(kept / _PIXELS, mmap_mode="r")
-    places = json.loads((kept / _INDEX).read_text(encoding="utf-8"))
+def _load(kept: Path) -> DecodedImages | None:
+    """None for what a crash has torn; it is removed, and decoded anew next time."""
+    os.utime(kept)
+    try:
+        pixels = np.load(kept / _PIXELS, mmap_mode="r")
+        places = json.loads((kept / _INDEX).read_text(encoding="utf-8"))
+    except (OSError, ValueError, EOFError):
+        shutil.rmtree(kept, ignore_errors=True)
+        return None
     return DecodedImages(
         pixels, {path: (start, tuple(shape)) for path, (start, shape) in places.items()}
     )

@@ -6,6 +6,7 @@ Revises: 0002
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,6 +25,19 @@ CHECKS = {  # (table, column): what was allowed, and what is added
     ("candidates", "stage"): (("simulate", "proxy"), ("confirm", "test")),
     ("trials", "stage"): (("simulate", "proxy"), ("confirm", "test")),
     ("trials", "state"): (("running",), ("paused",), ("done", "diverged", "timeout", "failed")),
+}
+# What specs meant by the fields that they did not have, by the part that has them now.
+ADDED: dict[tuple[str, ...], dict[str, Any]] = {
+    (): {"calibrate": False, "target_gain": None},
+    ("searcher",): {
+        **{"selection": "truncation", "tournament": 4, "radius": 0.25, "tolerance": 0.0},
+        **{"objectives": "fitness", "refine": 0.0, "sigma": 0.3, "inherit": False},
+    },
+    ("searcher", "mutate"): {"constant": 0.0},
+    ("funnel",): {"confirm": None},
+    ("funnel", "proxy"): {"rungs": [], "reduction": 3, "hopeless": 0.5, "warm_start": None},
+    ("resources",): {"precision": "float32"},
+    ("limits",): {"steps": None},
 }
 JOBS = sa.table("jobs", sa.column("id", sa.Text()), sa.column("spec", sa.JSON()))
 
@@ -64,8 +78,7 @@ def upgrade() -> None:
         trials.add_column(sa.Column("reused_from", sa.Text(), nullable=True))
         trials.create_unique_constraint("uq_trials_trained_key", ["trained_key"])
     op.create_index("ix_trials_stage_job_id", "trials", ["stage", "job_id"])
-    # Their candidates were trained at the scale that they have: a resumed job goes on that way.
-    _patch_specs(lambda spec: {**spec, "calibrate": False})
+    _patch_specs(_spelt_out)
 
 
 def downgrade() -> None:
@@ -80,7 +93,7 @@ def downgrade() -> None:
     op.execute(
         "UPDATE candidates SET origin = 'random' WHERE origin IN ('rival', 'refined', 'tuned')"
     )
-    _patch_specs(lambda spec: {name: spec[name] for name in spec if name != "calibrate"})
+    _patch_specs(_cut_back)
     op.drop_index("ix_trials_stage_job_id", table_name="trials")
     with op.batch_alter_table("trials") as trials:
         _check(trials, "trials", after=False)
@@ -107,6 +120,38 @@ def _check(batch: Any, table: str, *, after: bool) -> None:
             name = op.f(f"ck_{table}_{column}")
             batch.drop_constraint(name, type_="check")
             batch.create_check_constraint(name, f"{column} IN ({listed})")
+
+
+def _spelt_out(spec: Any) -> Any:
+    """A spec with all that it meant: the defaults of what is new may change, and its candidates,
+    for one, were trained at the scale that they have."""
+    spec = deepcopy(spec)
+    for path, fields in ADDED.items():
+        if (part := _part(spec, path)) is not None:
+            part |= {name: value for name, value in fields.items() if name not in part}
+    return spec
+
+
+def _cut_back(spec: Any) -> Any:
+    """A spec without the fields that are new."""
+    spec = deepcopy(spec)
+    for path, fields in ADDED.items():
+        if (part := _part(spec, path)) is not None:
+            for name in fields:
+                part.pop(name, None)
+    return spec
+
+
+def _part(spec: Any, path: tuple[str, ...]) -> dict[str, Any] | None:
+    """A part of a spec; None where it has none, or one for a searcher of another kind."""
+    part = spec
+    for name in path:
+        part = part.get(name)
+        if not isinstance(part, dict):
+            return None
+        if name == "searcher" and part.get("type") not in ("evolution", "random"):
+            return None
+    return part
 
 
 def _patch_specs(change: Any) -> None:
