@@ -21,7 +21,7 @@ SPEC = """
 name: tiny
 detector: {detector}
 branches: {{bbox: {{space: box}}}}
-searcher: {{population: 2, named: [giou-expression]}}
+searcher: {{population: 2, named: [iou-expression]}}
 funnel:
   verify: {{max_draws: 3000}}
   simulate: {{steps: 2, batch_size: 2, keep: 1}}
@@ -118,7 +118,7 @@ def _lay_traps(folder: Path) -> None:
     for package in (*PACKAGES, "configs"):
         (folder / package).mkdir(parents=True)
         (folder / package / "__init__.py").write_text(f"raise RuntimeError({TRAP!r})\n")
-    for name in ("losses/giou-expression.json", "detectors/digits/atss.py"):
+    for name in ("losses/iou-expression.json", "detectors/digits/atss.py"):
         other = folder / "configs" / name
         other.parent.mkdir(parents=True)
         other.write_text("neither JSON nor Python\n")
@@ -247,7 +247,7 @@ def test_search_leaderboard_and_export(
     assert {row["reason"] for row in group["rows"] if row["state"] == "failed"} == set()
     assert sorted(row["state"] for row in group["rows"]) == ["done", "done", "dropped"]
     named = json.loads(installed.lossforge("show", "1", "--json", *store))["candidate"]
-    assert named["name"] == "giou-expression"
+    assert named["name"] == "iou-expression"
 
     exported = installed.folder / "best.py"
     installed.lossforge("export", "tiny-1", "-o", exported.name, *kind, "--force", *store)

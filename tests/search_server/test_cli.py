@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from search_server.cli.live import line, panel, watched
 from search_server.cli.output import WIDTH, duration, jsonable
 from search_server.cli.search import _conclude, best_line
 from search_server.leaderboard import leaderboard_row
+from search_server.progress import Best, Progress
 from search_server.store import CandidateRecord, Store
 from workers import TrialResult
 
@@ -148,7 +150,7 @@ class TestLeaderboard:
         assert_tame(shown.out)
         lines = shown.out.splitlines()
         assert lines[0] == "digits/atss on digits, 300 steps"
-        assert re.match(r"1\s+2\s+50\.5\s+0\.7\s+\+10\.0 ±0\.0\s+2\s+proxy\s+done", lines[2])
+        assert re.match(r"1\*\s+2\s+50\.5\s+0\.7\s+\+10\.0 ±0\.0\s+2\s+proxy\s+done", lines[2])
         assert re.search(r"3\s+0\s+40\.5\s+0\.7\s+baseline", shown.out)
         together = re.sub(r"\s+", "", shown.out)
         assert LONG in together
@@ -433,15 +435,13 @@ class TestFormula:
 
 
 class TestProgress:
-    PROGRESS = SimpleNamespace(
+    PROGRESS = Progress(
         job="first-1",
         funnel={"drawn": 32502, "verified": 16, "simulated": 12, "proxy": 4},
         candidates=16,
         of=32,
         baseline=0.432,
-        best=SimpleNamespace(
-            index=7, fitness=0.441, cls="[red]Neg(X)", bbox=None, rpn=None, joint=False
-        ),
+        best=Best(index=7, fitness=0.441, cls="[red]Neg(X)", bbox=None, rpn=None, joint=False),
         running=tuple(f"candidate {i} proxy seed 0" for i in range(9)),
         done=5,
         trials=23,
@@ -451,12 +451,10 @@ class TestProgress:
     )
 
     def test_a_policy_search(self):
-        best = SimpleNamespace(
+        best = Best(
             index=7, fitness=0.441, cls="PAP (5 functions)", bbox=None, rpn="PAP (I1)", joint=True
         )
-        policy = SimpleNamespace(
-            **{**vars(self.PROGRESS), "round": "round 2 of 10", "best": best},
-        )
+        policy = replace(self.PROGRESS, round="round 2 of 10", best=best)
         assert "round 2 of 10" in line(policy)
         out = Console(width=100, record=True, file=io.StringIO())
         out.print(panel(policy))
@@ -479,9 +477,7 @@ class TestProgress:
         assert "[red]Neg(X)" in text  # shown, not obeyed
 
     def test_no_room_for_a_trial_is_said(self):
-        waiting = SimpleNamespace(
-            **{**vars(self.PROGRESS), "waiting_for": "a node with 1 CPUs, 1 GPUs"}
-        )
+        waiting = replace(self.PROGRESS, waiting_for="a node with 1 CPUs, 1 GPUs")
         assert "trials 5/23, waiting for a node with 1 CPUs, 1 GPUs" in line(waiting)
         out = Console(width=100, record=True, file=io.StringIO())
         out.print(panel(waiting))
@@ -489,17 +485,15 @@ class TestProgress:
         assert "candidate 0 proxy seed 0" not in out.export_text()
 
     def test_before_anything_is_known(self):
-        empty = SimpleNamespace(
-            **{**vars(self.PROGRESS), "baseline": None, "best": None, "seconds_left": None},
-        )
-        empty.running, empty.done, empty.trials = (), 0, 0
+        unknown = {"baseline": None, "best": None, "seconds_left": None}
+        empty = replace(self.PROGRESS, **unknown, running=(), done=0, trials=0)
         assert "0/0" in line(empty)
         Console(width=60, file=io.StringIO()).print(panel(empty))
 
     def test_lines_where_there_is_no_terminal(self, capsys):
         with watched(stderr=True) as observer:
             for done in (0, 0, 0, 1):
-                observer(SimpleNamespace(**{**vars(self.PROGRESS), "done": done}))
+                observer(replace(self.PROGRESS, done=done))
         captured = capsys.readouterr()
         assert captured.out == ""
         assert len(captured.err.splitlines()) == 2
