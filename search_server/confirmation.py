@@ -2,7 +2,8 @@
 
 The seeds of `confirm` were used by no earlier stage, so what a candidate gains there is free of the
 luck that it was picked for. Of several that were confirmed the best one has some luck again: the
-corrected p value and the shrunken estimate answer to that. A reading of `test` answers to both.
+corrected p value and the shrunken estimate answer to that. A reading of `test` answers to both, for
+one row; the p values of several published rows are not corrected for their number.
 """
 
 from __future__ import annotations

@@ -66,7 +66,8 @@ def compare(
     split: Annotated[
         str | None,
         typer.Option(
-            help="The split to evaluate on; default: test, with --spec: confirm.",
+            help="The split to evaluate on; default: confirm. A reading of test is recorded by "
+            "publish, not here.",
             show_default=False,
         ),
     ] = None,

@@ -52,7 +52,7 @@ def own_setting(
 
     if detector is None:
         raise JobError("give --spec SPEC.yaml, or --detector: what is to be trained?")
-    data, train, split = data or "digits", train_split or "search_train", split or "test"
+    data, train, split = data or "digits", train_split or "search_train", split or "confirm"
     where: Any = device or "auto"
     splits, classes = choose_splits(data, (train, split), images)
     template = TrialSpec(

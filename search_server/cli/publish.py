@@ -175,7 +175,8 @@ def _print(publication: Publication, found: ReadOut, recorded: bool) -> None:
         made.add_row(plain(name), *_ap(other.ap), *cells)
     out.print(made)
     notes = [
-        "Differences within each seed; interval and p value: Student's t; AP in points.",
+        "Differences within each seed; interval and p value: Student's t, of this row alone; AP in "
+        "points.",
         "" if publication.confirmed else "Not confirmed: it may have been picked by luck.",
         f"{found.missing} trials are missing; the same command goes on." if found.missing else "",
         f"{found.lost} trials failed and do not count." if found.lost else "",

@@ -335,7 +335,7 @@ def write_folder(root: Path, images: int = 6) -> Path:
     folder = root / "few"
     folder.mkdir()
     data = digits()
-    for name in ("search_train", "test"):
+    for name in ("search_train", "confirm"):
         split = data.splits[name]
         content = json.loads(Path(split.annotations).read_text())
         content["images"] = content["images"][:images]
