@@ -44,11 +44,14 @@ def test_checkpoints_that_nobody_touched_for_a_week_are_garbage(own_home: Path) 
     assert [path.name for path in left.parent.iterdir()] == ["live"]
 
 
-def test_what_is_cached_and_was_not_used_for_a_month_is_garbage(own_home: Path) -> None:
-    now = time.time()
+def test_what_is_cached_and_was_not_used_for_a_month_is_garbage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, now = tmp_path / "home", time.time()
+    monkeypatch.setenv("LOSSFORGE_HOME", str(home))  # other tests have cached something in theirs
     for name, days in (("used", 29.9), ("left", 30.1)):
         for cached in ("warm_starts/{}.pth", "calibration/{}.npz", "decoded/{}"):
-            path = own_home / cached.format(name)
+            path = home / cached.format(name)
             if path.suffix:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(b"x" * 100)
@@ -64,7 +67,7 @@ def test_what_is_cached_and_was_not_used_for_a_month_is_garbage(own_home: Path) 
     left = [
         path
         for name in ("warm_starts", "calibration", "decoded")
-        for path in (own_home / name).iterdir()
+        for path in (home / name).iterdir()
     ]
     assert [path.stem for path in left] == ["used"] * 3
 
