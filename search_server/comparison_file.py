@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from search_server.appended_file import AppendedFile
 from search_server.errors import JobError
 from workers import TrialResult, TrialSpec
 
 _START = '{"key": "'  # of every line that this module writes
 
 
-class ComparisonFile:
+class ComparisonFile(AppendedFile):
     """Ended trials by `TrialSpec.key`, in a file that outlives the process.
 
     A trial's line is written in one go and reaches the disk before `add` returns. A last line that
@@ -29,17 +27,11 @@ class ComparisonFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        super().__init__(path, "another comparison")
         try:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise JobError(f"{path}: another comparison is writing this file") from None
             self._results = self._read()
         except BaseException:
-            os.close(self._file)
+            self.close()
             raise
 
     @property
@@ -54,23 +46,8 @@ class ComparisonFile:
             about: what people and programs want to know beside it: the loss's name and so on.
         """
         record = {"key": spec.key, **about, "result": result.to_json()}
-        _write(self._file, (json.dumps(record, allow_nan=False) + "\n").encode())
+        self.append((json.dumps(record, allow_nan=False) + "\n").encode())
         self._results[spec.key] = result
-
-    def close(self) -> None:
-        """Ends the lock."""
-        os.close(self._file)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _read(self) -> dict[str, TrialResult]:
         content = self.path.read_bytes()
@@ -88,10 +65,10 @@ class ComparisonFile:
                 start = _START.encode()
                 if not (torn.startswith(start) or start.startswith(torn)):
                     raise
-                os.ftruncate(self._file, len(content) - len(torn))
+                self.cut(len(content) - len(torn))
             else:  # whole but for its end, as an editor leaves it
                 results[key] = result
-                _write(self._file, b"\n")
+                self.append(b"\n")
         return results
 
     def _parsed(self, line: bytes, number: int) -> tuple[str, TrialResult]:
@@ -106,9 +83,3 @@ class ComparisonFile:
             f"{self.path}: line {line} is no trial of a comparison; give a new file, or one that "
             "`compare --output` wrote"
         )
-
-
-def _write(file: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(file, data) :]
-    os.fsync(file)

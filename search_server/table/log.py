@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
+from search_server.appended_file import AppendedFile
 from search_server.errors import JobError
 from workers import TrialResult
 
@@ -90,7 +88,7 @@ class TableTrial:
         return cls(**{**data, "rungs": rungs})
 
 
-class TableLog:
+class TableLog(AppendedFile):
     """Ended trials by key; one process at a time writes it.
 
     A line is written in one go and reaches the disk before `add` returns. A last line that was torn
@@ -102,19 +100,13 @@ class TableLog:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        super().__init__(path, "another process")
         try:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise JobError(f"{path}: another process is writing this file") from None
             self._trials, whole = _parsed(path.read_bytes(), path)
             if whole < path.stat().st_size:
-                os.ftruncate(self._file, whole)
+                self.cut(whole)
         except BaseException:
-            os.close(self._file)
+            self.close()
             raise
 
     @property
@@ -124,26 +116,8 @@ class TableLog:
 
     def add(self, trial: TableTrial) -> None:
         """Writes down how a trial ended."""
-        data = (json.dumps(asdict(trial), allow_nan=False) + "\n").encode()
-        while data:
-            data = data[os.write(self._file, data) :]
-        os.fsync(self._file)
+        self.append((json.dumps(asdict(trial), allow_nan=False) + "\n").encode())
         self._trials.setdefault(trial.key, []).append(trial)
-
-    def close(self) -> None:
-        """Ends the lock."""
-        os.close(self._file)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def read_log(path: Path) -> dict[TableKey, list[TableTrial]]:
