@@ -15,7 +15,7 @@ from mmengine.hooks import Hook
 
 from losses import LossDefinition
 from search_server.full_training import Training, train_fully
-from search_server.training_process import gathering, join_on_cpu
+from search_server.training_process import gathering, join_on_cpu, leave
 
 
 class Catch(Hook):
@@ -70,3 +70,4 @@ def main(cases: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]))
+    leave(0)

@@ -219,6 +219,7 @@ def found(
     torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
     command = [sys.executable, *torchrun, str(SCRIPT), str(folder / "cases.json"), str(folder)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo"}
+    environment["PYTHONFAULTHANDLER"] = "1"  # an abort says where it was
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-4000:]
     for name in CASES:
