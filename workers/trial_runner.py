@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import BaseLoop, Runner
 
+from workers.assignments import keep_assignments
 from workers.hooks import ScoreKeeper
 from workers.pausing import Resumption
 from workers.trial_loop import TrialLoop
@@ -38,6 +39,7 @@ class TrialRunner(Runner):
 
     def __init__(self, *parts: Any, cfg: Config, **others: Any) -> None:
         super().__init__(*parts, cfg=_UnformattedConfig(cfg.to_dict()), **others)
+        keep_assignments(self.model)
 
     def train(self) -> Any:
         """Trains; data-loading processes have ended when it returns."""
