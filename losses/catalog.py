@@ -30,15 +30,24 @@ def read_definition(path: Path) -> LossDefinition:
         raise DefinitionError(f"{path}: {error}") from error
 
 
+EVIDENCE = ".evidence.json"
+
+
 @cache
 def load_catalog() -> Mapping[str, LossDefinition]:
     """Every shipped definition by name, in alphabetical order.
+
+    Those that searches found lie in a folder of their own, each beside the evidence for it.
 
     Raises:
         DefinitionError: a shipped file is broken or named otherwise than its definition.
     """
     found: dict[str, LossDefinition] = {}
-    for path in sorted((configs_dir() / "losses").glob("*.json")):
+    folder = configs_dir() / "losses"
+    paths = [*folder.glob("*.json"), *(folder / "discovered").glob("*.json")]
+    for path in sorted(paths, key=lambda path: path.name):
+        if path.name.endswith(EVIDENCE):
+            continue
         definition = read_definition(path)
         if definition.name != path.stem:
             raise DefinitionError(f"{path} holds a definition named {definition.name!r}")

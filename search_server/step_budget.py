@@ -63,8 +63,8 @@ class StepBudget:
         """
         if self.limit is None or index == 0:
             return ""
-        base = self._upto(0) if seen >= 0 else self._baseline
-        own = self._upto(seen) - base if seen > 0 else 0.0
+        base = self.upto(0) if seen >= 0 else self._baseline
+        own = self.upto(seen) - base if seen > 0 else 0.0
         mean = own / seen if seen > 0 else self._candidate
         if base + own + (index - max(seen, 0)) * mean <= self.limit:
             return ""
@@ -72,8 +72,9 @@ class StepBudget:
 
     def share(self, last: int) -> float | None:
         """The share of the budget that the candidates up to `last` took; None without a budget."""
-        return None if self.limit is None else self._upto(last) / self.limit
+        return None if self.limit is None else self.upto(last) / self.limit
 
-    def _upto(self, last: int) -> float:
+    def upto(self, last: int) -> float:
+        """Steps of the baseline's trials and those of the candidates up to `last`."""
         # exact, so that it does not depend on the order in which the trials ended
         return fsum(steps for key, steps in self._taken.items() if key.candidate <= last)

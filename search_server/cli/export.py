@@ -18,6 +18,7 @@ from search_server.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from search_server.report.races import Race
     from search_server.store import Store
 
 
@@ -102,17 +103,48 @@ def report(
         Path, typer.Option("--output", "-o", metavar="FILE", help="The picture to write, FILE.png.")
     ],
     job: JobArgument = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="JOB",
+            help="A job of the same task to draw beside it: best AP over training steps; may be "
+            "given several times.",
+            show_default=False,
+        ),
+    ] = None,
     store: StoreOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Draw a job as a PNG: fitness over trials, the funnel, the best formula and its curves.
 
-    Example: lossforge report digits-atss-1 -o search.png
+    With --against, how many training steps it took to where the other job ended is printed too.
+
+    Example: lossforge report digits-atss-1 --against digits-atss-random-1 -o search.png
     """
-    from search_server.cli.output import one_line, stdout_kept
+    from search_server.cli.output import one_line, print_json, stdout_kept
 
     with open_store(store) as opened, stdout_kept():
         of = job_id(opened, job)
         from search_server.report import report as draw
+        from search_server.report.races import races
 
-        draw(opened, of, output)
+        draw(opened, of, output, against or ())
+        own, *others = races(opened, of, against or ())
+    if as_json:
+        print_json({"job": of, "file": output.absolute(), "races": [own, *others]})
+        return
     print(one_line(f"wrote {output}"))
+    for other in others:
+        print(one_line(_beside(own, other)))
+
+
+def _beside(own: Race, other: Race) -> str:
+    """Where another job ended, and when this one was there."""
+    if other.best is None:
+        return f"{other.job}: nothing trained to the end"
+    took = other.steps_to(other.best) or other.steps
+    text = f"{other.job}: best AP {100 * other.best:.1f} after {took:,.0f} steps"
+    reached = own.steps_to(other.best)
+    if reached is None:
+        return f"{text}; not reached by {own.job}"
+    return f"{text}; {own.job} was there after {reached:,.0f}, {reached / took:.2f} times as many"

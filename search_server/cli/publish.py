@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,6 +37,16 @@ def publish(
     unconfirmed: Annotated[
         bool, typer.Option("--unconfirmed", help="Publish a row that was not confirmed.")
     ] = False,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="Also write the loss as FILE.json, and as FILE.evidence.json all that speaks for "
+            "it: spec, funnel counts, every trial of confirm and test.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     address: AddressOption = None,
     slots: SlotsOption = None,
     store: StoreOption = None,
@@ -72,6 +83,11 @@ def publish(
             _hint(opened, publication)
             stopped = _train(opened, publication, address, slots)
             found = read_out(opened, publication)
+        if keep is not None and not stopped:
+            from search_server.export.evidence import write_published
+
+            for file in write_published(opened, publication, found, keep, force):
+                note(f"wrote {file}")
     if as_json:
         _print_json(publication, found, recorded)
     else:

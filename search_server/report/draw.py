@@ -28,6 +28,8 @@ from search_server.report.judged_panels import (
 )
 from search_server.report.panels import draw_funnel, draw_progress, legend_handles
 from search_server.report.policy_panels import draw_rewards, draw_scales, policy_handles
+from search_server.report.race_panel import draw_races, race_handles
+from search_server.report.races import Race, races
 from search_server.report.records import Findings, gather
 from search_server.report.style import MUTED, RC, message
 
@@ -39,6 +41,7 @@ MARGIN = 0.55
 HEADLINE = 1.15
 SEARCH = 3.3
 JUDGED = 2.6
+RACES = 2.6
 CURVES = 2.3
 SPACE = 0.4  # above the panels of a row, for their titles
 LABELS = 0.55  # below them, for their axes
@@ -46,7 +49,7 @@ LEGEND = 0.45
 DPI = 130
 
 
-def report(store: Store, job_id: str, path: Path) -> Path:
+def report(store: Store, job_id: str, path: Path, against: Sequence[str] = ()) -> Path:
     """Draws a job as it is now, in whatever state: search, funnel, best formula and its curves.
 
     Between them what there is of: the confirmed differences, AP against size, AP over the rungs.
@@ -56,22 +59,24 @@ def report(store: Store, job_id: str, path: Path) -> Path:
 
     Args:
         path: the PNG file; an existing one is replaced, a missing folder is made.
+        against: jobs of the same task, whose best so far is drawn beside this one's.
 
     Returns:
         ``path``.
 
     Raises:
-        JobError: there is no such job.
+        JobError: there is no such job, or one in `against` is of another task.
     """
     findings = gather(store, job_id)
+    beside = races(store, job_id, against) if against else ()
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(dict(RC)):
-        figure = draw(findings)
+        figure = draw(findings, beside)
         figure.savefig(path, dpi=DPI, format="png")
     return path
 
 
-def draw(findings: Findings) -> Figure:
+def draw(findings: Findings, beside: Sequence[Race] = ()) -> Figure:
     """The page as a figure; call it with the style's settings in force."""
     formula = FormulaPanel.of(findings, WIDTH - 2 * MARGIN)
     rows = _function_rows(findings)
@@ -79,6 +84,7 @@ def draw(findings: Findings) -> Figure:
     height = (
         HEADLINE + SPACE + SEARCH + LABELS + LEGEND + SPACE + formula.height
         + (SPACE + JUDGED + LABELS + LEGEND if judged else 0.0)
+        + (SPACE + RACES + LABELS + LEGEND if beside else 0.0)
         + len(rows) * HEIGHT / 72 + SPACE + CURVES + LABELS + LEGEND
     )  # fmt: skip
     figure = Figure(figsize=(WIDTH, height))
@@ -111,6 +117,12 @@ def draw(findings: Findings) -> Figure:
         top += JUDGED + LABELS
         handles = judged_handles(findings.confirmed, findings.sizes, findings.curves)
         _legend(place(MARGIN, top, inner, LEGEND), handles)
+        top += LEGEND
+    if beside:
+        top += SPACE
+        draw_races(place(MARGIN + 0.25, top, inner - 0.25, RACES), beside)
+        top += RACES + LABELS
+        _legend(place(MARGIN, top, inner, LEGEND), race_handles(beside))
         top += LEGEND
     top += SPACE / 2
     formula.draw(place(MARGIN, top, inner, formula.height))

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from losses.catalog import read_definition
 from search_server.cli import run as command
 from search_server.errors import ExportError, JobError
 from search_server.executors import InlineExecutor
+from search_server.export.evidence import write_published
 from search_server.publish import (
     ReadTrial,
     prepare_publication,
@@ -239,3 +241,53 @@ def test_the_command_trains_and_hints_at_the_seeds(
     assert "read now" in shown.out
     assert "6/6" in shown.err
     assert "a gain of 20.00 AP needs 5" in shown.err
+
+
+def test_a_published_loss_is_kept_with_its_evidence(
+    url: str, job: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publication, found = _publish(url, job, seeds=3)
+    path = tmp_path / "new" / "found.json"
+    again = ["publish", job, "--store", url, "--keep", str(path)]
+    assert command(again) == 0
+    kept = read_definition(path)
+    assert kept.name == "found"
+    assert kept.key == publication.row.key
+    evidence = json.loads((tmp_path / "new" / "found.evidence.json").read_text())
+    assert evidence["spec"]["name"] == "fake"
+    assert (evidence["job"], evidence["candidate"]) == (job, 5)
+    test = {
+        (t["candidate"], t["seed"]): t["ap"] for t in evidence["trials"] if t["stage"] == "test"
+    }
+    assert test == pytest.approx(
+        {(5, s): ap for s, ap in found.ap.items()}
+        | {(o.candidate.index, s): ap for o in found.against for s, ap in o.ap.items()}
+    )
+    confirm = {(t["candidate"], t["seed"]) for t in evidence["trials"] if t["stage"] == "confirm"}
+    assert len(confirm) == 9
+    assert [each["mean_difference"] for each in evidence["test"]] == pytest.approx([0.2, 0.1])
+    assert sum(each["count"] for each in evidence["draws"]) >= 8
+    capsys.readouterr()
+    assert command(again) == 2
+    assert "found.json is there already; --force replaces it" in capsys.readouterr().err
+    assert command([*again, "--force"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"), [("x.txt", "ends in .json"), ("x.evidence.json", "not in .evidence.json")]
+)
+def test_a_loss_is_kept_under_a_usable_name(
+    url: str, job: str, tmp_path: Path, name: str, problem: str
+) -> None:
+    publication, found = _publish(url, job, seeds=2)
+    with Store.open(url) as store, pytest.raises(ExportError, match=problem):
+        write_published(store, publication, found, tmp_path / name)
+
+
+def test_a_half_read_loss_is_not_kept(url: str, job: str, tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    publication, found = _publish(url, job, seeds=2, stop=stop)
+    assert found.missing
+    with Store.open(url) as store, pytest.raises(ExportError, match="publish to the end"):
+        write_published(store, publication, found, tmp_path / "x.json")

@@ -1,0 +1,95 @@
+"""Jobs side by side: the best AP of each over the training steps that it took."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from search_server.errors import JobError
+from search_server.funnel.outcomes import TrialKey
+from search_server.spec import JobSpec
+from search_server.step_budget import StepBudget
+
+if TYPE_CHECKING:
+    from search_server.store import Store
+
+
+@dataclass(frozen=True)
+class Race:
+    """A job's way to its best candidate.
+
+    Steps are those of simulation and proxy task, in batches of the proxy task, the baseline's
+    included; candidates count in their order, so the way depends on no timing.
+
+    Attributes:
+        points: steps after which a candidate was the best so far, and its AP in [0, 1]; rising.
+        steps: of all candidates.
+    """
+
+    job: str
+    name: str
+    points: tuple[tuple[float, float], ...]
+    steps: float
+
+    @property
+    def best(self) -> float | None:
+        """The last best AP; None before the first candidate was trained to the end."""
+        return self.points[-1][1] if self.points else None
+
+    def steps_to(self, ap: float) -> float | None:
+        """Steps until a candidate had at least `ap`; None if none has."""
+        return next((steps for steps, best in self.points if best >= ap), None)
+
+
+def race(store: Store, job_id: str) -> Race:
+    """The way of one job.
+
+    Raises:
+        JobError: there is no such job.
+    """
+    record = store.job(job_id)
+    budget = StepBudget(JobSpec.from_json(record.spec))
+    for trial in store.trials(job_id):
+        if trial.state != "running":
+            key = TrialKey(trial.candidate, trial.stage, trial.seed)
+            budget.note(key, trial.state, trial.rungs, trial.curves)
+    points: list[tuple[float, float]] = []
+    candidates = [each for each in store.candidates(job_id) if each.origin != "rival"]
+    for each in candidates:
+        done = each.origin != "baseline" and each.state == "done" and each.fitness is not None
+        if done and (not points or (each.fitness or 0.0) > points[-1][1]):
+            points.append((budget.upto(each.index), each.fitness or 0.0))
+    return Race(job_id, record.name, tuple(points), budget.upto(len(candidates)))
+
+
+def races(store: Store, job_id: str, others: Sequence[str]) -> tuple[Race, ...]:
+    """A job's way and those of others, which have to be of the same task.
+
+    Raises:
+        JobError: there is no such job, or its APs cannot be compared with the first one's.
+    """
+    own = _task(store, job_id)
+    for other in others:
+        if (task := _task(store, other)) != own:
+            differing = ", ".join(name for name in own if own[name] != task[name])
+            raise JobError(
+                f"job {other} cannot be drawn beside {job_id}: their trials differ in {differing}"
+            )
+    return tuple(race(store, each) for each in dict.fromkeys((job_id, *others)))
+
+
+def _task(store: Store, job_id: str) -> dict[str, object]:
+    """What the proxy trials of jobs must have in common, so that their APs can be compared."""
+    record = store.job(job_id)
+    spec = JobSpec.from_json(record.spec)
+    proxy = spec.funnel.proxy
+    return {
+        "detector": record.detector,
+        "data": spec.data,
+        "steps": proxy.steps,
+        "batch size": proxy.batch_size,
+        "seeds": proxy.seeds,
+        "warm start": proxy.warm_start,
+        "precision": spec.resources.precision,
+    }
