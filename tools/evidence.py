@@ -19,19 +19,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from results_page import DETECTORS, ROOT, SPECS, STORE, WORK, done, jobs, write_page
+
 from search_server.cli.options import open_store
 from search_server.export.choice import choose, gains_of
 from search_server.leaderboard import trial_group
 from search_server.power import seeds_needed
 from search_server.spec import load_spec
 from search_server.spec_trials import spec_trials
-from search_server.store import JobRecord, Store
+from search_server.store import Store
 
-ROOT = Path(__file__).resolve().parent.parent
-SPECS = ROOT / "configs" / "evidence"
-WORK = ROOT / "work_dirs" / "evidence"
-STORE = f"sqlite:///{WORK / 'store.db'}"
-DETECTORS = ("atss", "faster_rcnn", "retinanet")
 GAINS = {"atss": 0.008, "faster_rcnn": 0.011, "retinanet": 0.008}  # AP that issue and papers name
 FEWEST, MOST = 8, 24  # seeds of a reading of `test`
 LOSSFORGE = [sys.executable, "-m", "search_server.cli"]
@@ -83,16 +80,18 @@ def steps(store: Store, detectors: list[str], slots: int) -> Iterator[Step]:
             lambda d=detector: [  # type: ignore[misc]
                 *("publish", _job(store, d, "search"), "--seeds", str(_seeds(store, d)), *here)
             ],
-            reading.touch,
+            lambda r=reading: _read(store, r),  # type: ignore[misc]
         )
 
 
-def _search(store: Store, detector: str, kind: str, here: list[str], keep: str = "") -> Step:
-    def done() -> bool:
-        return any(job.state == "done" for job in _jobs(store, detector, kind))
+def _read(store: Store, reading: Path) -> None:
+    reading.touch()
+    write_page(store)
 
+
+def _search(store: Store, detector: str, kind: str, here: list[str], keep: str = "") -> Step:
     def command() -> list[str]:
-        begun = [job.id for job in _jobs(store, detector, kind) if job.state != "failed"]
+        begun = [job.id for job in jobs(store, detector, kind) if job.state != "failed"]
         if begun:
             return ["resume", begun[-1], *here]
         return ["search", str(SPECS / f"{detector}_{kind}.yaml"), *here]
@@ -105,16 +104,15 @@ def _search(store: Store, detector: str, kind: str, here: list[str], keep: str =
             path = SPECS / "losses" / keep.replace("tuning", "tuned")
             path.write_text(json.dumps(content, indent=2) + "\n")
 
-    return Step(f"{detector}: {kind}", done, command, after)
-
-
-def _jobs(store: Store, detector: str, kind: str) -> list[JobRecord]:
-    name = f"evidence-{detector}-{kind}".replace("_", "-")
-    return [job for job in store.jobs() if job.name == name]
+    return Step(
+        f"{detector}: {kind}", lambda: done(store, detector, kind) is not None, command, after
+    )
 
 
 def _job(store: Store, detector: str, kind: str) -> str:
-    return next(job.id for job in _jobs(store, detector, kind) if job.state == "done")
+    found = done(store, detector, kind)
+    assert found is not None  # the step before this one ended
+    return found
 
 
 def _seeds(store: Store, detector: str) -> int:
