@@ -18,13 +18,13 @@ from search_server.executors import local_slots
 from search_server.init_searches import Facts, Search, misfit, search_text
 from search_server.planning import Plan, plan, time_steps
 from search_server.spec import JobSpec, parse_spec
+from search_server.spec.data import PACKAGED
 from search_server.spec.detector_head import box_weight
 from workers import DetectorError, Split, load_detector
 from workers.data import check_split, load_coco, read_classes
 from workers.detector import parse_detector
 
 DIGITS = "digits"
-_PACKAGED = re.compile(r"[a-z0-9_]+/[a-z0-9_]+")
 _FAMILY_WORDS = {
     "faster": "a Faster R-CNN",
     "cascade": "a Cascade R-CNN",
@@ -137,7 +137,7 @@ def _plan_comment(taken: Plan) -> str:
 
 
 def _is_packaged(detector: str | Path) -> bool:
-    return isinstance(detector, str) and bool(_PACKAGED.fullmatch(detector))
+    return isinstance(detector, str) and bool(PACKAGED.fullmatch(detector))
 
 
 def _detector(where: str) -> Any:

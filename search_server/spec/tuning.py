@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,12 +11,12 @@ from pydantic import Field, field_validator, model_validator
 from losses import Family
 from search_server.handmade_losses import HANDMADE_LOSSES, usual_losses
 from search_server.spec.budgets import Misfit, Part
+from search_server.spec.data import PACKAGED
 from search_server.spec.detector_head import box_weight, detector_of
 from search_server.spec.trees import NamedLoss
 
 HANDMADE = "handmade"
 TUNING = "tuning"
-PACKAGED = re.compile(r"\A[a-z0-9_]+/[a-z0-9_]+\Z")
 Range = tuple[
     Annotated[float, Field(ge=1e-3, le=1e3)],
     Annotated[float, Field(ge=1e-3, le=1e3)],
@@ -114,7 +113,7 @@ def spelt_out_tuning(data: Any, folder: Path | None) -> Any:
         return data
     if not isinstance(branches, Mapping) or not isinstance(detector, str):
         return data
-    if not detector.endswith(".py") and not PACKAGED.match(detector):
+    if not detector.endswith(".py") and not PACKAGED.fullmatch(detector):
         return data
     tuned = {
         name: branches[name]

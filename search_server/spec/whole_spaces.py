@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from primitives import SPACES
+from search_server.spec.data import PACKAGED
 from search_server.spec.detector_head import detector_of
 
 AUTOLOSS_ZERO = "autoloss_zero"
-_PACKAGED = re.compile(r"[a-z0-9_]+/[a-z0-9_]+")
 
 
 def spelt_out(data: Any, folder: Path | None) -> Any:
@@ -32,7 +31,7 @@ def spelt_out(data: Any, folder: Path | None) -> Any:
     detector = data.get("detector")
     if data.get("branches") is not None or not isinstance(detector, str):
         return data
-    if not detector.endswith(".py") and not _PACKAGED.fullmatch(detector):
+    if not detector.endswith(".py") and not PACKAGED.fullmatch(detector):
         return data
     _, family = detector_of(detector, folder, "search_space")
     cls: dict[str, Any] = {"space": f"{AUTOLOSS_ZERO}_{family.cls_space}"}

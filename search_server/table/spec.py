@@ -10,8 +10,8 @@ from pydantic import Field, ValidationError, model_validator
 from losses import CATALOG
 from search_server.errors import SpecError
 from search_server.spec.budgets import Misfit, Part, Seed
+from search_server.spec.data import Text
 from search_server.spec.loading import MAX_BYTES, explained, read_yaml
-from search_server.spec.models import Text
 
 Count = Annotated[int, Field(ge=0, le=10_000)]
 Positive = Annotated[float, Field(gt=0, le=1e6)]

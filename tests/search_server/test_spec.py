@@ -78,6 +78,11 @@ def test_paths_start_at_the_spec(tmp_path: Path) -> None:
         (MINIMAL + "limits: {job_hours: .nan}", "limits.job_hours", "finite"),
         (MINIMAL + "window: 8", "window", "searcher.population (16)"),
         (MINIMAL + "funnel: {simulate: {keep: 99}}", "funnel.simulate.keep", "population"),
+        (MINIMAL + "funnel: {proxy: {hopeless: 0.3}}", "funnel.proxy.hopeless", "rungs"),
+        (MINIMAL + "funnel: {proxy: {reduction: 2}}", "funnel.proxy.reduction", "rungs"),
+        (MINIMAL + "searcher: {tournament: 3}", "searcher.tournament", "ageing"),
+        (MINIMAL + "searcher: {radius: 0.1}", "searcher.radius", "niches"),
+        (MINIMAL + "searcher: {sigma: 1}", "searcher.sigma", "refine"),
         (MINIMAL + "searcher: {type: ppo}", "searcher.type", "evolution, random, policy or tuning"),
         (MINIMAL + "searcher: {named: [nobody]}", "searcher.named.0", "cse-autoloss-a"),
         (MINIMAL + "baseline: nobody", "baseline", "cse-autoloss-a"),
@@ -129,6 +134,19 @@ def test_a_missing_file_is_a_spec_error(tmp_path: Path) -> None:
         load_spec(tmp_path / "none.yaml")
     with pytest.raises(SpecError, match="give the path of a job spec"):
         load_spec(tmp_path)
+
+
+def test_settings_that_do_nothing_are_read_from_a_store_all_the_same() -> None:
+    """An earlier version may have taken them; the job has to stay readable."""
+    stored = parse_spec(MINIMAL).to_json()
+    stored["funnel"]["proxy"]["hopeless"] = 0.3
+    assert JobSpec.from_json(stored).funnel.proxy.hopeless == 0.3
+
+
+def test_a_budget_of_steps_makes_as_many_candidates_as_it_has_room_for() -> None:
+    assert parse_spec(MINIMAL).candidates == 32
+    assert parse_spec(MINIMAL + "limits: {steps: 9000}").candidates == 9000
+    assert parse_spec(MINIMAL + "limits: {steps: 9000}\ncandidates: 5").candidates == 5
 
 
 def test_a_spec_cannot_be_changed() -> None:
