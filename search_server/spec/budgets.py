@@ -193,11 +193,16 @@ class Confirm(Part):
 
 
 class Funnel(Part):
-    """The stages of the funnel; `simulate: null` sends every verified candidate to the proxy, and
-    `confirm: null` leaves the found losses unconfirmed."""
+    """The stages of the funnel.
+
+    Attributes:
+        simulate: null, the default: every verified candidate goes to the proxy task. The first rung
+            there costs no more than a simulation and ranks better (docs/bench.md).
+        confirm: null: the found losses stay unconfirmed.
+    """
 
     verify: Verify = Verify()
-    simulate: Simulate | None = Simulate()
+    simulate: Simulate | None = None
     proxy: Proxy = Proxy()
     confirm: Confirm | None = None
 

@@ -21,6 +21,7 @@ SPEC: dict[str, Any] = {
     "name": "fits",
     "detector": "digits/atss",
     "branches": {"cls": {"space": "binary_cls"}, "bbox": {"space": "box"}},
+    "funnel": {"simulate": {}},
 }
 SEESAW = {"type": "stock", "loss": {"type": "SeesawLoss"}}
 

@@ -76,7 +76,7 @@ def test_paths_start_at_the_spec(tmp_path: Path) -> None:
         (MINIMAL + "funnel: {proxy: {steps: many}}", "funnel.proxy.steps", "integer"),
         (MINIMAL + "funnel: {proxy: {steps: 0}}", "funnel.proxy.steps", "greater than or equal"),
         (MINIMAL + "limits: {job_hours: .nan}", "limits.job_hours", "finite"),
-        (MINIMAL + "window: 8", "window", "searcher.population (16)"),
+        (MINIMAL + "funnel: {simulate: {}}\nwindow: 8", "window", "searcher.population (16)"),
         (MINIMAL + "funnel: {simulate: {keep: 99}}", "funnel.simulate.keep", "population"),
         (MINIMAL + "funnel: {proxy: {hopeless: 0.3}}", "funnel.proxy.hopeless", "rungs"),
         (MINIMAL + "funnel: {proxy: {reduction: 2}}", "funnel.proxy.reduction", "rungs"),
