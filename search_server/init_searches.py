@@ -9,6 +9,8 @@ from enum import StrEnum
 from losses import FAMILIES, Family
 from search_server.handmade_losses import usual_losses
 
+RUNGS = (0.4, 0.6)  # of a proxy trial's steps: docs/bench.md
+
 
 class Search(StrEnum):
     """The searches that `init` writes a spec for."""
@@ -74,7 +76,6 @@ def search_text(search: Search, facts: Facts) -> str:
 def _cse(facts: Facts) -> str:
     space = facts.family.cls_space
     named = "".join(f"    - {name}\n" for name in _NAMED[space])
-    simulate = f"{{steps: 100, images_per_class: 1, batch_size: {min(4, facts.batch)}, keep: 4}}"
     alpha = "    alpha: 0.25                # class balance; null: none\n"
     return f"""\
 branches:                      # leave one out, and it keeps the detector's own loss
@@ -92,7 +93,8 @@ calibrate: true                # a found loss gets the gradient norm of the base
 searcher:
   type: evolution
   population: 16               # candidates in a generation
-  parents: 4                   # the best of them become parents
+  parents: 4                   # the best of them become parents,
+  selection: niches            # of those that are alike only one
   named:                       # these open the first generation
 {named}\
   random: 0.2
@@ -100,13 +102,29 @@ searcher:
   crossover: 0.3
 
 funnel:
-  # over-fit a few images; `keep` of every generation go on
-  simulate: {simulate}
-  # Two losses differ less than two seeds do: compare over several, paired by seed.
-  proxy: {{steps: {facts.steps}, batch_size: {facts.batch}, seeds: [0, 1, 2]}}
-
+{_proxy(facts)}
 candidates: 48                 # three generations
-window: 16                     # the k-th candidate sees the results of candidates up to k - 16
+window: 8                      # the k-th candidate sees the results of candidates up to k - 8
+"""
+
+
+def _proxy(facts: Facts) -> str:
+    """Proxy task and confirmation, which needs a split of its own."""
+    steps, seeds, confirm = facts.steps, "[0, 1]", "{top: 3, seeds: 4}"
+    warm, split = "", "# lossforge data split makes a split `confirm`; then: "
+    if facts.embedded:
+        steps, seeds, confirm, split = 200, "[0]", "{steps: 600, top: 3, seeds: 4}", ""
+        warm = "\n    warm_start: {steps: 300}   # all start from one backbone and neck"
+    rungs = [max(1, round(share * steps)) for share in RUNGS]
+    return f"""\
+  # A short training of every candidate; what is hopeless stops at a rung.
+  proxy:
+    steps: {steps}
+    batch_size: {facts.batch}
+    seeds: {seeds}
+    rungs: {rungs}{warm}
+  # Two losses differ less than two seeds do: the best are trained anew, paired over fresh seeds.
+  {split}confirm: {confirm}
 """
 
 

@@ -182,7 +182,7 @@ def test_a_detector_that_is_none(tmp_path: Path) -> None:
 
 
 def test_the_plan_reckons_with_the_slots_of_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    timed = {"simulate": Timing(0.05, 0.2), "proxy": Timing(0.1, 3.0)}
+    timed = {"proxy": Timing(0.1, 3.0), "confirm": Timing(0.1, 3.0)}
     monkeypatch.setattr(init_spec, "time_steps", lambda spec, source: timed)
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2})
     draft = init("digits/atss")
@@ -196,10 +196,12 @@ def test_ten_real_steps_give_the_plan(tmp_path: Path) -> None:
     coco(tmp_path / "val.json", tmp_path / "val")
     draft = init(DETECTORS / "faster_rcnn.py", tmp_path, slots=2)
     assert draft.plan is not None
-    assert [stage.stage for stage in draft.plan.stages] == ["simulate", "proxy"]
+    asked = draft.spec.funnel.proxy
+    assert asked.rungs
+    assert [(stage.stage, stage.steps) for stage in draft.plan.stages] == [
+        ("proxy", steps) for steps in (*asked.rungs, asked.steps)
+    ]
     assert draft.plan.hours > 0
-    proxy = draft.plan.stages[1]
-    assert proxy.steps == draft.spec.funnel.proxy.steps
     lines = plan_lines(draft.plan)
     assert all(f"# {line}\n" in draft.text for line in lines)
     assert "with 2 at once" in lines[-1]
