@@ -38,6 +38,7 @@ lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tools
 
 format: $(STAMP) ## let ruff write the code's layout
 	$(BIN)/ruff check --fix .

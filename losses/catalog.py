@@ -51,6 +51,8 @@ def load_catalog() -> Mapping[str, LossDefinition]:
         definition = read_definition(path)
         if definition.name != path.stem:
             raise DefinitionError(f"{path} holds a definition named {definition.name!r}")
+        if definition.name in found:
+            raise DefinitionError(f"{path} holds {definition.name}, which is there already")
         found[definition.name] = definition
     return MappingProxyType(found)
 

@@ -17,9 +17,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from results_page import DETECTORS, ROOT, SPECS, STORE, WORK, done, jobs, write_page
+from results_page import DETECTORS, ROOT, SPECS, STORE, WORK, done, jobs, read, write_page
 
 from search_server.cli.options import open_store
 from search_server.export.choice import choose, gains_of
@@ -73,20 +72,14 @@ def steps(store: Store, detectors: list[str], slots: int) -> Iterator[Step]:
         for kind in ("vanilla", "random", "plain"):
             if (SPECS / f"{detector}_{kind}.yaml").exists():
                 yield _search(store, detector, kind, here)
-        reading = WORK / f"{detector}_published.done"
         yield Step(
             f"{detector}: test",
-            reading.exists,
+            lambda d=detector: read(store, _job(store, d, "search")) is not None,  # type: ignore[misc]
             lambda d=detector: [  # type: ignore[misc]
                 *("publish", _job(store, d, "search"), "--seeds", str(_seeds(store, d)), *here)
             ],
-            lambda r=reading: _read(store, r),  # type: ignore[misc]
+            lambda: write_page(store),
         )
-
-
-def _read(store: Store, reading: Path) -> None:
-    reading.touch()
-    write_page(store)
 
 
 def _search(store: Store, detector: str, kind: str, here: list[str], keep: str = "") -> Step:
@@ -125,7 +118,7 @@ def _seeds(store: Store, detector: str) -> int:
     return min(MOST, max(FEWEST, seeds_needed(GAINS[detector], floor.sd_paired) or MOST))
 
 
-def _run(command: list[str], deadline: float) -> bool:
+def _run(command: list[str], deadline: float, done: Callable[[], bool]) -> bool:
     """Whether a command came to its end; at the deadline it is interrupted, which it survives."""
     print("$ lossforge", *command, flush=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -139,7 +132,7 @@ def _run(command: list[str], deadline: float) -> bool:
     except KeyboardInterrupt:  # which the terminal has sent to the command as well
         process.wait(PATIENCE)
         return False
-    if code:
+    if code and not done():  # a reading that lost a trial is complete all the same
         raise SystemExit(f"lossforge {command[0]} ended with {code}")
     return True
 
@@ -158,7 +151,7 @@ def main() -> None:
             if step.done():
                 print(f"done: {step.name}")
                 continue
-            if time.monotonic() > deadline or not _run(step.command(), deadline):
+            if time.monotonic() > deadline or not _run(step.command(), deadline, step.done):
                 raise SystemExit(f"stopped in {step.name}; the same command goes on")
             step.after()
             print(f"done: {step.name}", flush=True)

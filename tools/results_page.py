@@ -63,15 +63,15 @@ def write_page(store: Store) -> None:
 def section(store: Store, detector: str) -> Iterator[str]:
     """What there is to say of one detector; nothing before its row of `test` is complete."""
     job = done(store, detector, "search")
-    if job is None or not (WORK / f"{detector}_published.done").exists():
+    if job is None or (reading := read(store, job)) is None:
         return
-    publication = prepare_publication(store, job)
-    found = read_out(store, publication)
+    publication, found = reading
     name = f"discovered-{detector.replace('_', '-')}"
     path, beside = write_published(store, publication, found, FOUND / f"{name}.json", force=True)
     others = [other for kind in RIVALS if (other := done(store, detector, kind))]
     picture = ROOT / "docs" / "images" / f"results_{detector}.png"
-    report(store, job, picture, others)
+    ways = races(store, job, others)
+    report(store, job, picture, ways)
     yield f"### {DETECTORS[detector]}\n"
     yield from _floor(store, detector)
     yield from _readings(publication, found)
@@ -81,15 +81,24 @@ def section(store: Store, detector: str) -> Iterator[str]:
     yield from _tuned(publication)
     yield f"![the search]({_link(picture)})\n"
     yield from _draws(store, job)
-    yield from _ways(races(store, job, others))
+    yield from _ways(ways)
     yield "```"
     yield f"python tools/evidence.py --detector {detector}"
     yield f"lossforge train digits/{detector} --data digits --loss {name}"
     yield "```\n"
 
 
+def read(store: Store, job: str) -> tuple[Publication, ReadOut] | None:
+    """What `test` says of a job's best; None until its reading is complete."""
+    publication = prepare_publication(store, job)
+    if not publication.fixed:
+        return None
+    found = read_out(store, publication)
+    return None if found.missing else (publication, found)
+
+
 def _link(path: Path) -> str:
-    return f"../{path.relative_to(ROOT)}" if path.parent != PAGE.parent else path.name
+    return f"../{path.relative_to(ROOT)}"
 
 
 def _floor(store: Store, detector: str) -> Iterator[str]:
@@ -143,7 +152,9 @@ def _formula(definition: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _tuned(publication: Publication) -> Iterator[str]:
-    for each in publication.candidates:
+    if publication.row.origin == "named":
+        yield "It is one of the losses that the search was given to start from.\n"
+    for each in publication.candidates[1:]:
         if (each.name or "").startswith("tuned"):
             yield f"The rival that was {each.name}:"
             yield from _formula(each.definition)
@@ -165,11 +176,12 @@ def _draws(store: Store, job: str) -> Iterator[str]:
         for outcome, count in sorted(outcomes.items(), key=lambda each: -each[1])
         if outcome != "accepted"
     )
-    stopped = ends["paused"]
+    lost = ends["failed"] + ends["timeout"]
     yield (
-        f"Funnel of `{job}`: {drawn:,} drawn, {outcomes['accepted']:,} accepted (not: {rejected}); "
-        f"{len(trained)} trained, of them {ends['done']} to the end, {stopped} stopped at a rung, "
-        f"{ends['diverged']} diverged.\n"
+        f"Funnel of `{job}`: {drawn:,} drawn, {outcomes['accepted']:,} accepted"
+        f"{f' (not: {rejected})' if rejected else ''}; {len(trained)} trained or taken over: "
+        f"{ends['done']} to the end, {ends['paused']} stopped at a rung, {ends['diverged']} "
+        f"diverged{f', {lost} lost' if lost else ''}.\n"
     )
 
 
@@ -181,12 +193,11 @@ def _ways(found: tuple[Race, ...]) -> Iterator[str]:
     yield "| search | best proxy AP | after steps | the search was there after | ratio |"
     yield "| --- | ---: | ---: | ---: | ---: |"
     if own.best is not None:
-        took = own.steps_to(own.best) or own.steps
-        yield f"| `{own.job}` | {100 * own.best:.1f} | {took:,.0f} | | |"
+        yield f"| `{own.job}` | {100 * own.best:.1f} | {own.took:,.0f} | | |"
     for other in others:
-        if other.best is None:
+        took = other.took
+        if other.best is None or took is None:
             continue
-        took = other.steps_to(other.best) or other.steps
         reached = own.steps_to(other.best)
         there = "not reached | " if reached is None else f"{reached:,.0f} | {reached / took:.2f}"
         yield f"| `{other.job}` | {100 * other.best:.1f} | {took:,.0f} | {there} |"

@@ -40,7 +40,8 @@ def keep_assignments(model: nn.Module) -> None:
 def _looks_at_anchors_alone(assigner: Any) -> bool:
     if type(assigner) is ATSSAssigner:
         return assigner.alpha is None
-    return type(assigner) is MaxIoUAssigner
+    # permuting repeated boxes draws random numbers
+    return type(assigner) is MaxIoUAssigner and assigner.perm_repeat_gt_cfg is None
 
 
 class _Kept:
@@ -49,17 +50,19 @@ class _Kept:
     def __init__(self, assigner: Any, settings: str) -> None:
         self._assign = assigner.assign
         self._settings = settings
+        self._arity = 4 if isinstance(assigner, ATSSAssigner) else 3
 
-    def __call__(self, predictions: Any, *rest: Any) -> AssignResult:
-        """As mmdet's heads call it: anchors, for ATSS the sizes of its levels, boxes, crowds."""
+    def __call__(self, *given: Any, **named: Any) -> AssignResult:
+        """As `AnchorHead` and `ATSSHead` call it: anchors, for ATSS the sizes of its levels, boxes,
+        crowds. Whoever calls it otherwise is answered without memory."""
+        if named or len(given) != self._arity or not _is_plain(given[0], given[-2]):
+            return self._assign(*given, **named)
+        predictions, *sizes, truth, ignored = given
         anchors = predictions.priors
-        if anchors.is_cuda or len(anchors) > _MOST_ANCHORS:
-            return self._assign(predictions, *rest)
-        *sizes, truth, ignored = rest
         key = self._key(anchors, sizes, truth, ignored)
         parts = _kept.get(key)
         if parts is None:
-            found = self._assign(predictions, *rest)
+            found = self._assign(*given)
             parts = (found.num_gts, found.gt_inds, found.max_overlaps, found.labels)
             _keep(key, parts)
         else:
@@ -73,6 +76,14 @@ class _Kept:
             if tensor is not None:
                 digest.update(tensor.contiguous().numpy().data)
         return digest.digest()
+
+
+def _is_plain(predictions: Any, truth: Any) -> bool:
+    """Whether anchors and boxes are tensors on the CPU, and few enough to be met again."""
+    tensors = (predictions.get("priors"), truth.get("bboxes"), truth.get("labels"))
+    if not all(type(each) is Tensor and not each.is_cuda for each in tensors):
+        return False
+    return len(tensors[0]) <= _MOST_ANCHORS
 
 
 def _keep(key: bytes, parts: _Parts) -> None:

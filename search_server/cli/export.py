@@ -119,7 +119,7 @@ def report(
 
     With --against, how many training steps it took to where the other job ended is printed too.
 
-    Example: lossforge report digits-atss-1 --against digits-atss-random-1 -o search.png
+    Example: lossforge report evidence-atss-search-1 --against evidence-atss-random-1 -o x.png
     """
     from search_server.cli.output import one_line, print_json, stdout_kept
 
@@ -128,21 +128,21 @@ def report(
         from search_server.report import report as draw
         from search_server.report.races import races
 
-        draw(opened, of, output, against or ())
-        own, *others = races(opened, of, against or ())
+        found = races(opened, of, against) if against else ()
+        draw(opened, of, output, found)
     if as_json:
-        print_json({"job": of, "file": output.absolute(), "races": [own, *others]})
+        print_json({"job": of, "file": output.absolute(), "races": found})
         return
     print(one_line(f"wrote {output}"))
-    for other in others:
-        print(one_line(_beside(own, other)))
+    for other in found[1:]:
+        print(one_line(_beside(found[0], other)))
 
 
 def _beside(own: Race, other: Race) -> str:
     """Where another job ended, and when this one was there."""
-    if other.best is None:
+    took = other.took
+    if other.best is None or took is None:
         return f"{other.job}: nothing trained to the end"
-    took = other.steps_to(other.best) or other.steps
     text = f"{other.job}: best AP {100 * other.best:.1f} after {took:,.0f} steps"
     reached = own.steps_to(other.best)
     if reached is None:

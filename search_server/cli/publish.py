@@ -63,6 +63,12 @@ def publish(
     from search_server.executors.choice import chosen_address
 
     chosen_address(address, slots)
+    if keep is not None:
+        from search_server.export.evidence import free_path
+
+        free_path(keep, force)  # before hours are spent
+    elif force:
+        raise typer.BadParameter("it is for the files of --keep", param_hint="--force")
     named, colon, which = (row or "").rpartition(":")
     with open_store(store) as opened:
         of = job_id(opened, named if colon else row)

@@ -39,12 +39,7 @@ def write_published(
     """
     if found.missing:
         raise ExportError(f"{found.missing} trials are missing: publish to the end, then keep it")
-    if path.suffix != ".json" or path.name.endswith(EVIDENCE):
-        raise ExportError(f"{path}: give a name that ends in .json, not in {EVIDENCE}")
-    beside = path.with_name(path.stem + EVIDENCE)
-    for each in (path, beside):
-        if each.exists() and not force:
-            raise ExportError(f"{each} is there already; --force replaces it")
+    beside = free_path(path, force)
     definition = LossDefinition.from_json(publication.row.definition)
     named = replace(definition, name=path.stem).to_json()
     try:
@@ -54,6 +49,21 @@ def write_published(
     except OSError as error:
         raise ExportError(f"cannot write {error.filename or path}: {error.strerror}") from error
     return path, beside
+
+
+def free_path(path: Path, force: bool) -> Path:
+    """Where the evidence for a loss at `path` goes.
+
+    Raises:
+        ExportError: see `write_published`.
+    """
+    if path.suffix != ".json" or path.name.endswith(EVIDENCE):
+        raise ExportError(f"{path}: give a name that ends in .json, not in {EVIDENCE}")
+    beside = path.with_name(path.stem + EVIDENCE)
+    for each in (path, beside):
+        if each.exists() and not force:
+            raise ExportError(f"{each} is there already; --force replaces it")
+    return beside
 
 
 def evidence(store: Store, publication: Publication, found: ReadOut) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from search_server.report.judged_panels import (
 from search_server.report.panels import draw_funnel, draw_progress, legend_handles
 from search_server.report.policy_panels import draw_rewards, draw_scales, policy_handles
 from search_server.report.race_panel import draw_races, race_handles
-from search_server.report.races import Race, races
+from search_server.report.races import Race
 from search_server.report.records import Findings, gather
 from search_server.report.style import MUTED, RC, message
 
@@ -49,7 +49,7 @@ LEGEND = 0.45
 DPI = 130
 
 
-def report(store: Store, job_id: str, path: Path, against: Sequence[str] = ()) -> Path:
+def report(store: Store, job_id: str, path: Path, beside: Sequence[Race] = ()) -> Path:
     """Draws a job as it is now, in whatever state: search, funnel, best formula and its curves.
 
     Between them what there is of: the confirmed differences, AP against size, AP over the rungs.
@@ -59,16 +59,15 @@ def report(store: Store, job_id: str, path: Path, against: Sequence[str] = ()) -
 
     Args:
         path: the PNG file; an existing one is replaced, a missing folder is made.
-        against: jobs of the same task, whose best so far is drawn beside this one's.
+        beside: the job's own way and those of others to draw it with, see `races.races`.
 
     Returns:
         ``path``.
 
     Raises:
-        JobError: there is no such job, or one in `against` is of another task.
+        JobError: there is no such job.
     """
     findings = gather(store, job_id)
-    beside = races(store, job_id, against) if against else ()
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(dict(RC)):
         figure = draw(findings, beside)

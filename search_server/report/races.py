@@ -12,7 +12,7 @@ from search_server.spec import JobSpec
 from search_server.step_budget import StepBudget
 
 if TYPE_CHECKING:
-    from search_server.store import Store
+    from search_server.store import JobRecord, Store
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Race:
         """The last best AP; None before the first candidate was trained to the end."""
         return self.points[-1][1] if self.points else None
 
+    @property
+    def took(self) -> float | None:
+        """Steps until it had its best."""
+        return self.points[-1][0] if self.points else None
+
     def steps_to(self, ap: float) -> float | None:
         """Steps until a candidate had at least `ap`; None if none has."""
         return next((steps for steps, best in self.points if best >= ap), None)
@@ -49,18 +54,26 @@ def race(store: Store, job_id: str) -> Race:
         JobError: there is no such job.
     """
     record = store.job(job_id)
-    budget = StepBudget(JobSpec.from_json(record.spec))
+    spec = JobSpec.from_json(record.spec)
+    simulated, trained = StepBudget(spec), StepBudget(spec)
     for trial in store.trials(job_id):
         if trial.state != "running":
             key = TrialKey(trial.candidate, trial.stage, trial.seed)
+            budget = simulated if trial.stage == "simulate" else trained
             budget.note(key, trial.state, trial.rungs, trial.curves)
+    cohort = spec.searcher.population
+
+    def steps(index: int) -> float:
+        """Its cohort is simulated as a whole before one of it is trained."""
+        return simulated.upto(-(-index // cohort) * cohort) + trained.upto(index)
+
     points: list[tuple[float, float]] = []
     candidates = [each for each in store.candidates(job_id) if each.origin != "rival"]
     for each in candidates:
         done = each.origin != "baseline" and each.state == "done" and each.fitness is not None
         if done and (not points or (each.fitness or 0.0) > points[-1][1]):
-            points.append((budget.upto(each.index), each.fitness or 0.0))
-    return Race(job_id, record.name, tuple(points), budget.upto(len(candidates)))
+            points.append((steps(each.index), each.fitness or 0.0))
+    return Race(job_id, record.name, tuple(points), steps(len(candidates)))
 
 
 def races(store: Store, job_id: str, others: Sequence[str]) -> tuple[Race, ...]:
@@ -69,27 +82,30 @@ def races(store: Store, job_id: str, others: Sequence[str]) -> tuple[Race, ...]:
     Raises:
         JobError: there is no such job, or its APs cannot be compared with the first one's.
     """
-    own = _task(store, job_id)
-    for other in others:
-        if (task := _task(store, other)) != own:
-            differing = ", ".join(name for name in own if own[name] != task[name])
+    own = store.job(job_id)
+    for other in map(store.job, others):
+        if other.trial_group != own.trial_group:
+            here, there = _task(own), _task(other)
+            differing = [name for name in here if here[name] != there[name]]
             raise JobError(
-                f"job {other} cannot be drawn beside {job_id}: their trials differ in {differing}"
+                f"job {other.id} cannot be drawn beside {job_id}: their trials differ in "
+                f"{', '.join(differing) or 'what they run on'}"
             )
     return tuple(race(store, each) for each in dict.fromkeys((job_id, *others)))
 
 
-def _task(store: Store, job_id: str) -> dict[str, object]:
-    """What the proxy trials of jobs must have in common, so that their APs can be compared."""
-    record = store.job(job_id)
+def _task(record: JobRecord) -> dict[str, object]:
+    """What people can look at, where the proxy trials of two jobs cannot be compared."""
     spec = JobSpec.from_json(record.spec)
     proxy = spec.funnel.proxy
+    start = None if proxy.warm_start is None else (proxy.warm_start, spec.baseline, spec.seed)
     return {
         "detector": record.detector,
         "data": spec.data,
         "steps": proxy.steps,
         "batch size": proxy.batch_size,
-        "seeds": proxy.seeds,
-        "warm start": proxy.warm_start,
+        "warm start, its baseline or seed": start,
         "precision": spec.resources.precision,
+        "threads": spec.resources.threads,
+        "device": spec.resources.device,
     }

@@ -40,7 +40,7 @@ class JobSpec(Part):
             that of the baseline's loss, see docs/calibration.md. Searches of expressions only, and
             their default.
         candidates: how many candidates are made, the baseline not counted; 32, of a tuning 64,
-            and as many as there is room for where `limits.steps` is given. It follows from the
+            and where `limits.steps` is given more than it is likely to pay for. It follows from the
             searcher where that is `policy`, and so does the window.
         window: W, the k-th `ask` sees exactly the results of candidates 0 .. k-W. With a window
             as large as the population, the least that a simulation allows, the first candidate of
@@ -134,12 +134,22 @@ class JobSpec(Part):
         return cls.model_validate(dict(data))
 
 
+def _room(steps: int, funnel: Funnel) -> int:
+    """More candidates than a budget of steps is likely to pay for, so that it decides, and not so
+    many that trials which fail at once would go on for ever."""
+    proxy, simulate = funnel.proxy, funnel.simulate
+    least = proxy.rungs[0] if proxy.rungs else proxy.steps
+    if simulate is not None:
+        least = min(least, max(1, simulate.steps * simulate.batch_size // proxy.batch_size))
+    return max(32, min(10 * steps // least, MOST_CANDIDATES))
+
+
 def _following(given: Mapping[str, Any]) -> tuple[int, int]:
     """The candidates and the window of a spec that does not give them."""
     searcher, funnel, limits = given["searcher"], given["funnel"], given["limits"]
     if isinstance(searcher, PolicySearcher):
         return searcher.candidates, searcher.samples
-    room = None if limits.steps is None else min(limits.steps, MOST_CANDIDATES)
+    room = None if limits.steps is None else _room(limits.steps, funnel)
     if isinstance(searcher, TuningSearcher):
         return room or 64, 4 if funnel.simulate is None else searcher.population
     return room or 32, 16

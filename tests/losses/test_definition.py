@@ -141,7 +141,8 @@ def test_key_is_the_identity_up_to_canonical_form():
         ("iou_centerness", True),
     ]:
         assert LossDefinition.from_json(changed(path, value)).key != definition.key
-    assert len({d.key for d in CATALOG.values()}) == len(CATALOG)
+    named = [d for d in CATALOG.values() if not d.name.startswith("discovered-")]
+    assert len({d.key for d in named}) == len(named) >= 30
 
 
 def test_with_branch():

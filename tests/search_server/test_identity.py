@@ -136,8 +136,9 @@ def test_a_weight_tells_default_and_named_losses_apart() -> None:
 
 @pytest.mark.parametrize("name", ["atss", "faster_rcnn", "retinanet"])
 def test_no_other_names_mean_the_same(name: str) -> None:
-    """Of all named losses; what a detector cannot be given is told apart all the same."""
-    prints = {each: fingerprint(CATALOG[each], detector(name)) for each in CATALOG}
+    """Of what people named; what a detector cannot be given is told apart all the same."""
+    named = [each for each in CATALOG if not each.startswith("discovered-")]
+    prints = {each: fingerprint(CATALOG[each], detector(name)) for each in named}
     equal = {
         frozenset((one, other))
         for one in prints

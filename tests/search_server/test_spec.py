@@ -143,9 +143,11 @@ def test_settings_that_do_nothing_are_read_from_a_store_all_the_same() -> None:
     assert JobSpec.from_json(stored).funnel.proxy.hopeless == 0.3
 
 
-def test_a_budget_of_steps_makes_as_many_candidates_as_it_has_room_for() -> None:
+def test_a_budget_of_steps_decides_how_many_candidates_are_made() -> None:
     assert parse_spec(MINIMAL).candidates == 32
-    assert parse_spec(MINIMAL + "limits: {steps: 9000}").candidates == 9000
+    assert parse_spec(MINIMAL + "limits: {steps: 9000}").candidates == 10 * 9000 / 300
+    rung = "funnel: {proxy: {rungs: [40]}}\n"
+    assert parse_spec(MINIMAL + rung + "limits: {steps: 9000}").candidates == 10 * 9000 / 40
     assert parse_spec(MINIMAL + "limits: {steps: 9000}\ncandidates: 5").candidates == 5
 
 

@@ -130,7 +130,7 @@ def test_named_losses_pass_scaled_and_shifted(space: str, text: str, change: str
 
 
 def test_every_expression_of_the_catalogue_passes() -> None:
-    files = sorted((Path(__file__).parents[2] / "configs" / "losses").glob("*.json"))
+    files = sorted((Path(__file__).parents[2] / "configs" / "losses").rglob("[!.]*.json"))
     definitions = [json.loads(path.read_text()) for path in files]
     branches = [each.get(branch) or {} for each in definitions for branch in ("cls", "bbox")]
     expressions = [branch for branch in branches if branch.get("type") == "expression"]

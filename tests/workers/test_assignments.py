@@ -1,5 +1,6 @@
 """What is kept of assigners gives what they would give, and no more than was asked before."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,10 @@ from mmdet.models.task_modules.assigners import ATSSAssigner, MaxIoUAssigner
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from workers import assignments
+from workers import TrialSpec, assignments
 from workers.assignments import keep_assignments
+from workers.process import child_environment
+from workers.training import train
 
 ATSS = {"topk": 9}
 IOU = {"pos_iou_thr": 0.5, "neg_iou_thr": 0.4, "min_pos_iou": 0.0, "ignore_iof_thr": 0.5}
@@ -153,3 +156,21 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assignments, "_MOST_ANCHORS", sum(SIZES) - 1)
     detector.ask(problem(0))
     assert detector.questions == 6
+
+
+@pytest.mark.parametrize("name", ["atss", "faster"])
+def test_trials_ask_once(name: str, make_spec: Callable[..., TrialSpec]) -> None:
+    """Two epochs of a data set see the same images; a second trial of the seed asks nothing new."""
+    first = train(make_spec(name, steps=3, precision="float32"))
+    asked = len(assignments._kept)
+    again = train(make_spec(name, steps=3, precision="float32"))
+    assert first.status == again.status == "done"
+    assert (again.fitness, again.curves) == (first.fitness, first.curves)
+    assert len(assignments._kept) == asked > 0
+
+
+def test_a_trial_wants_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert child_environment(1, "cpu")["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=3")
+    assert child_environment(1, "cpu")["GLIBC_TUNABLES"] == "glibc.malloc.check=3"
