@@ -43,8 +43,9 @@ class TrialSpec:
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         threads: CPU threads of torch, at least 1.
         time_limit: seconds of wall clock for the whole trial, the start of its process and a
-            retry included; None: no limit. It may interrupt a trial and never steers one. A trial
-            that was paused has it anew when it goes on.
+            retry included; longer where a warm start has to be trained first, see
+            `warm_start.time_limit`; None: no limit. It may interrupt a trial and never steers one.
+            A trial that was paused has it anew when it goes on.
         precision: "float32", or "bfloat16" for the layers (`Bfloat16Layers`).
         rungs: steps, ascending, each from 1 to below `steps`, after which the AP on `evaluate` is
             measured too. It does not steer the training.

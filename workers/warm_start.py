@@ -117,6 +117,15 @@ def warm_start_path(spec: TrialSpec) -> Path:
     return lossforge_home() / "warm_starts" / f"{name}.pth"
 
 
+def time_limit(spec: TrialSpec) -> float | None:
+    """Seconds that a trial may take on this machine; the more where its warm start has to be
+    trained first, by as much as that has more steps. None: no limit."""
+    limit, warm = spec.time_limit, spec.warm_start
+    if limit is None or warm is None:
+        return limit
+    return limit if warm_start_path(spec).exists() else limit * (1 + warm.steps / spec.steps)
+
+
 def provide_weights(spec: TrialSpec) -> None:
     """Trains the weights that a trial starts from, if this machine has not got them.
 

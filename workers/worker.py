@@ -12,6 +12,7 @@ from workers.errors import TrialCancelled, WorkersError
 from workers.process import LimitReached, Process, ProcessDied, child_environment
 from workers.result import TrialResult, package_versions
 from workers.spec import TrialSpec
+from workers.warm_start import time_limit
 
 RECYCLE_AFTER = 50  # trials; bounds what a leak in any library can take
 _ATTEMPTS = 2
@@ -106,7 +107,8 @@ class TrialWorker:
 
     def _supervise(self, spec: TrialSpec) -> TrialResult:
         began = time.monotonic()
-        deadline = None if spec.time_limit is None else began + spec.time_limit
+        limit = time_limit(spec)
+        deadline = None if limit is None else began + limit
         end, log = "", ""
         for _ in range(_ATTEMPTS):
             try:
@@ -115,7 +117,7 @@ class TrialWorker:
                 answer = self._process.train(spec, deadline, self._is_cancelled)
             except LimitReached:
                 self._drop()
-                reason = f"stopped at the time limit of {spec.time_limit:g} s"
+                reason = f"stopped at the time limit of {limit:g} s"
                 return _no_answer(spec, "timeout", reason, time.monotonic() - began)
             except ProcessDied:
                 end, log = self._bury()

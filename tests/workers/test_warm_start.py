@@ -12,7 +12,7 @@ import torch
 
 import workers.warm_start
 from workers import TrialSpec, TrialSpecError, build_config, train
-from workers.warm_start import WarmStart, training_of, warm_start_path
+from workers.warm_start import WarmStart, time_limit, training_of, warm_start_path
 
 MakeSpec = Callable[..., TrialSpec]
 OWN = {"name": "own", "cls": None, "bbox": None, "iou_centerness": False}
@@ -33,6 +33,15 @@ def test_weights_of_the_parts_are_kept_and_used(spec: TrialSpec) -> None:
     weights = torch.load(warm_start_path(spec), weights_only=True)["state_dict"]
     assert {name.split(".")[0] for name in weights} == {"backbone", "neck"}
     assert build_config(spec).load_from == str(warm_start_path(spec))
+
+
+def test_the_training_of_the_warm_start_is_not_at_the_expense_of_the_trial(spec: TrialSpec) -> None:
+    limited = replace(spec, time_limit=60.0, warm_start=WarmStart(OWN, 5, 6, ("backbone",)))
+    assert time_limit(limited) == 180.0  # six steps more than the trial's three
+    train(limited)
+    assert time_limit(limited) == 60.0
+    assert time_limit(replace(limited, warm_start=None)) == 60.0
+    assert time_limit(replace(limited, time_limit=None)) is None
 
 
 def test_a_lost_file_is_trained_again_to_the_same_weights(spec: TrialSpec) -> None:
