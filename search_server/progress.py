@@ -137,8 +137,10 @@ def snapshot(job: Job, ledger: Ledger, slots: int, lacks: str = "") -> Progress:
 def _candidates(ledger: Ledger, made: int) -> int:
     """How many candidates there will be; under a budget of steps, if they go on to cost as much."""
     limit, spent = ledger.budget.limit, ledger.budget.spent
-    if limit is None or not made or not spent:
+    if limit is None:
         return ledger.last
+    if made < 2 or not spent:
+        return min(ledger.last, ledger.budget.room)
     return min(ledger.last, max(made, round(made * limit / spent)))
 
 

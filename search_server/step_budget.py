@@ -38,6 +38,15 @@ class StepBudget:
         self._taken: dict[TrialKey, float] = {}
 
     @property
+    def room(self) -> int:
+        """Candidates that there is room for beside the baseline, if each costs the most it can."""
+        return (
+            0
+            if self.limit is None
+            else max(1, int((self.limit - self._baseline) / self._candidate))
+        )
+
+    @property
     def spent(self) -> float:
         """Steps of all trials so far."""
         return fsum(self._taken.values())

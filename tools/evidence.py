@@ -122,14 +122,14 @@ def _run(command: list[str], deadline: float, done: Callable[[], bool]) -> bool:
     """Whether a command came to its end; at the deadline it is interrupted, which it survives."""
     print("$ lossforge", *command, flush=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*LOSSFORGE, *command], cwd=ROOT, env=environment)
+    # in a session of its own: a Ctrl-C of the terminal reaches it once, from here
+    process = subprocess.Popen(
+        [*LOSSFORGE, *command], cwd=ROOT, env=environment, start_new_session=True
+    )
     try:
         code = process.wait(None if deadline == float("inf") else deadline - time.monotonic())
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
         process.send_signal(signal.SIGINT)
-        process.wait(PATIENCE)
-        return False
-    except KeyboardInterrupt:  # which the terminal has sent to the command as well
         process.wait(PATIENCE)
         return False
     if code and not done():  # a reading that lost a trial is complete all the same
