@@ -129,8 +129,11 @@ def draw_funnel(axes: Axes, findings: Findings) -> None:
         message(axes, "Nothing has been drawn yet.")
         return
     height = 0.8 / len(origins)
+    stages = [
+        s for s in STAGES if s != "simulated" or findings.funnel[s]
+    ]  # not every job simulates
     largest = max(count for counts in findings.funnel.values() for count in counts.values())
-    for row, stage in enumerate(STAGES):
+    for row, stage in enumerate(stages):
         for place, origin in enumerate(origins):
             count = findings.funnel[stage].get(origin, 0)
             y = row + (place - (len(origins) - 1) / 2) * height
@@ -143,11 +146,11 @@ def draw_funnel(axes: Axes, findings: Findings) -> None:
             )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(0.5, max(largest, 10) * 4)
-    axes.set_ylim(len(STAGES) - 0.45, -0.55)
-    totals = [sum(findings.funnel[stage].values()) for stage in STAGES]
+    axes.set_ylim(len(stages) - 0.45, -0.55)
+    totals = [sum(findings.funnel[stage].values()) for stage in stages]
     axes.set_yticks(
-        range(len(STAGES)),
-        [f"{s}\n{total:,}" for s, total in zip(STAGES, totals, strict=True)],
+        range(len(stages)),
+        [f"{s}\n{total:,}" for s, total in zip(stages, totals, strict=True)],
         color=INK,
     )
     axes.set_xlabel("candidates (logarithmic)")

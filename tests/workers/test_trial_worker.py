@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -234,6 +234,15 @@ def test_neither_prints_nor_folders_of_the_user_disturb_a_trial(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As on a terminal; a shell starts what it puts into the background deaf to SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_leaves_no_process(make_spec: MakeSpec, own_home: Path) -> None:
     timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
