@@ -40,11 +40,9 @@ class StepBudget:
     @property
     def room(self) -> int:
         """Candidates that there is room for beside the baseline, if each costs the most it can."""
-        return (
-            0
-            if self.limit is None
-            else max(1, int((self.limit - self._baseline) / self._candidate))
-        )
+        if self.limit is None:
+            return 0
+        return max(1, int((self.limit - self._baseline) / self._candidate))
 
     @property
     def spent(self) -> float:

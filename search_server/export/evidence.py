@@ -69,7 +69,7 @@ def free_path(path: Path, force: bool) -> Path:
 def evidence(store: Store, publication: Publication, found: ReadOut) -> dict[str, Any]:
     """What speaks for a published row, as plain JSON data; AP in [0, 1]."""
     job, row = publication.job, publication.row
-    known = {each.index: each for each in publication.candidates}
+    known = {each.index for each in publication.candidates}
     rows = store.trials(job.id, curves=False)
     judging = [t for t in rows if t.stage in (CONFIRM, TEST) and t.candidate in known]
     versions = [dict(trial.versions) for trial in judging if trial.versions]

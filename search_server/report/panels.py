@@ -129,9 +129,8 @@ def draw_funnel(axes: Axes, findings: Findings) -> None:
         message(axes, "Nothing has been drawn yet.")
         return
     height = 0.8 / len(origins)
-    stages = [
-        s for s in STAGES if s != "simulated" or findings.funnel[s]
-    ]  # not every job simulates
+    # not every job simulates
+    stages = [stage for stage in STAGES if stage != "simulated" or findings.funnel[stage]]
     largest = max(count for counts in findings.funnel.values() for count in counts.values())
     for row, stage in enumerate(stages):
         for place, origin in enumerate(origins):

@@ -65,9 +65,7 @@ class JobSpec(Part):
     calibrate: bool = Field(default_factory=lambda given: isinstance(given["searcher"], Searcher))
     funnel: Funnel = Funnel()
     limits: Limits = Limits()
-    candidates: int = Field(
-        default_factory=lambda given: _following(given)[0], ge=1, le=MOST_CANDIDATES
-    )
+    candidates: Count = Field(default_factory=lambda given: _following(given)[0])
     window: Count = Field(default_factory=lambda given: _following(given)[1])
     resources: Resources = Resources()
     seed: Seed = 0
