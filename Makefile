@@ -48,8 +48,8 @@ bench: $(STAMP) ## run the benchmarks: ratios against a named peer in the same r
 	@for f in tests/benchmarks/bench_*.py; do echo "== $$f"; OMP_NUM_THREADS=1 $(BIN)/python $$f || exit 1; done
 
 MINUTES ?= 100000
-evidence: $(STAMP) ## redo the evidence of docs/results.md, hours; MINUTES=60 stops after that, the next call goes on
-	$(BIN)/python tools/evidence.py --minutes $(MINUTES)
+evidence: $(STAMP) ## complete the evidence of docs/results.md; MINUTES=60 stops after that, AFRESH=1 starts from nothing
+	$(BIN)/python tools/evidence.py --minutes $(MINUTES) $(if $(AFRESH),--afresh)
 
 wheel: $(STAMP) ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation

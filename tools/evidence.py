@@ -3,7 +3,8 @@
     python tools/evidence.py --minutes 60     # as often as it takes; `make evidence` has no limit
 
 Each step is a lossforge command that anyone can run. What is done is not repeated, and what was
-interrupted goes on: the store has every trial.
+interrupted goes on: the store has every trial. It lies in docs/evidence too, so that another
+machine goes on where one has stopped; `--afresh` trains all of it again.
 """
 
 from __future__ import annotations
@@ -18,14 +19,23 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from results_page import DETECTORS, ROOT, SPECS, STORE, WORK, done, jobs, read, write_page
+from evidence_kept import keep, restore
+from results_page import (
+    DETECTORS,
+    ROOT,
+    SPECS,
+    STORE,
+    WORK,
+    confirm_group,
+    done,
+    jobs,
+    read,
+    write_page,
+)
 
 from search_server.cli.options import open_store
 from search_server.export.choice import choose, gains_of
-from search_server.leaderboard import trial_group
 from search_server.power import seeds_needed
-from search_server.spec import load_spec
-from search_server.spec_trials import spec_trials
 from search_server.store import Store
 
 GAINS = {"atss": 0.008, "faster_rcnn": 0.011, "retinanet": 0.008}  # AP that issue and papers name
@@ -56,15 +66,13 @@ def steps(store: Store, detectors: list[str], slots: int) -> Iterator[Step]:
     here = ["--address", "none", "--slots", str(slots), "--store", STORE]
     for detector in detectors:
         floor = WORK / f"{detector}_noise.jsonl"
-        finished = floor.with_suffix(".done")
         yield Step(
             f"{detector}: noise",
-            finished.exists,
+            lambda d=detector: store.noise_floor(confirm_group(d)) is not None,  # type: ignore[misc]
             lambda d=detector, f=floor: [  # type: ignore[misc]
                 *("noise", str(SPECS / f"{d}_tuning.yaml"), "--seeds", "8", "-o", str(f)),
                 *("--gain", f"{100 * GAINS[d]:g}", *here),
             ],
-            finished.touch,
         )
         for kind in ("tuning", "tuning_long"):
             yield _search(store, detector, kind, here, keep=f"{detector}_{kind}.json")
@@ -110,9 +118,7 @@ def _job(store: Store, detector: str, kind: str) -> str:
 
 def _seeds(store: Store, detector: str) -> int:
     """As many as the noise floor asks for, fixed before `test` is read."""
-    spec = SPECS / f"{detector}_tuning.yaml"
-    group = trial_group(spec_trials(load_spec(spec), spec).template)
-    floor = store.noise_floor(group)
+    floor = store.noise_floor(confirm_group(detector))
     if floor is None or floor.sd_paired is None:
         return FEWEST
     return min(MOST, max(FEWEST, seeds_needed(GAINS[detector], floor.sd_paired) or MOST))
@@ -142,18 +148,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after that")
     parser.add_argument("--slots", type=int, default=2, help="trials at once")
+    parser.add_argument("--afresh", action="store_true", help="do not start from docs/evidence")
     parser.add_argument("--detector", action="append", choices=DETECTORS, help="only this one")
     given = parser.parse_args()
     deadline = time.monotonic() + 60 * given.minutes
     WORK.mkdir(parents=True, exist_ok=True)
+    if not given.afresh:
+        restore()
     with open_store(STORE, create=True) as store:
         for step in steps(store, given.detector or list(DETECTORS), given.slots):
             if step.done():
                 print(f"done: {step.name}")
                 continue
             if time.monotonic() > deadline or not _run(step.command(), deadline, step.done):
+                keep()
                 raise SystemExit(f"stopped in {step.name}; the same command goes on")
             step.after()
+            keep()
             print(f"done: {step.name}", flush=True)
 
 

@@ -101,9 +101,14 @@ def _link(path: Path) -> str:
     return f"../{path.relative_to(ROOT)}"
 
 
-def _floor(store: Store, detector: str) -> Iterator[str]:
+def confirm_group(detector: str) -> str:
+    """The trial group of a detector's confirmations, by which its noise floor is known."""
     spec = SPECS / f"{detector}_tuning.yaml"
-    floor = store.noise_floor(trial_group(spec_trials(load_spec(spec), spec).template))
+    return trial_group(spec_trials(load_spec(spec), spec).template)
+
+
+def _floor(store: Store, detector: str) -> Iterator[str]:
+    floor = store.noise_floor(confirm_group(detector))
     if floor is not None and floor.sd_paired is not None:
         yield (
             f"Noise floor on `confirm`: single trials vary by {100 * floor.sd_single:.2f} AP (sd), "

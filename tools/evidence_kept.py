@@ -1,0 +1,51 @@
+"""The evidence's trials as files of the repository: another machine goes on where one has stopped.
+
+The store and the trials of the noise floors lie compressed in docs/evidence. They are unpacked
+where the work folder has none, and packed again as the evidence grows.
+"""
+
+from __future__ import annotations
+
+import lzma
+import sqlite3
+import tempfile
+from pathlib import Path
+
+from results_page import ROOT, STORE, WORK
+
+from search_server.store.schema import upgrade
+from search_server.store.url import parse_url
+
+KEPT = ROOT / "docs" / "evidence"
+DATABASE = "store.db"
+
+
+def restore() -> None:
+    """Unpack what the work folder lacks; an older schema is brought up to date."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    for packed in sorted(KEPT.glob("*.xz")):
+        target = WORK / packed.stem
+        if target.exists():
+            continue
+        _write(target, lzma.decompress(packed.read_bytes()))
+        if target.name == DATABASE:
+            upgrade(parse_url(STORE))
+
+
+def keep() -> None:
+    """Pack the work folder's store, without free pages or a journal, and its noise trials."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / DATABASE
+        with sqlite3.connect(WORK / DATABASE) as connection:
+            connection.execute("VACUUM INTO ?", (str(copy),))
+        connection.close()
+        for path in (copy, *sorted(WORK.glob("*_noise.jsonl"))):
+            _write(KEPT / f"{path.name}.xz", lzma.compress(path.read_bytes(), preset=9))
+
+
+def _write(path: Path, content: bytes) -> None:
+    """All of it or nothing: a process may be killed here too."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(content)
+    part.replace(path)
