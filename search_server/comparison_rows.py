@@ -10,6 +10,7 @@ from search_server.comparison_run import Results
 from search_server.paired_statistics import Paired, holm, paired
 from search_server.seed_statistics import Spread, spread
 from search_server.shrinkage import shrunken
+from workers.result import LOST
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def table_rows(comparison: Comparison, results: Results) -> list[Row]:
                 difference=None if base else paired(values[index], values[comparison.baseline]),
                 by_seed=values[index],
                 diverged=tuple(s for s, r in ended.items() if r.status == "diverged"),
-                failed=tuple(s for s, r in ended.items() if r.status in ("failed", "timeout")),
+                failed=tuple(s for s, r in ended.items() if r.status in LOST),
                 missing=tuple(s for s in comparison.seeds if s not in ended),
             )
         )

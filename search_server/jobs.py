@@ -93,6 +93,7 @@ class Job:
             KeyError: the data set has no split of the stage's name.
         """
         resources, funnel = self.spec.resources, self.spec.funnel
+        smaller = resources.smaller_batch
         steps, batch_size = funnel.proxy.steps, funnel.proxy.batch_size
         train, evaluate = self.splits["search_train"], self.splits["search_val"]
         if key.stage == "simulate":
@@ -117,6 +118,7 @@ class Job:
             threads=resources.threads,
             precision=resources.precision,
             time_limit=self.spec.limits.trial_seconds,
+            smaller_batch=smaller if smaller and smaller < batch_size else None,
             rungs=funnel.proxy.rungs if key.stage == "proxy" else (),
             warm_start=self._warm_start() if key.stage == "proxy" else None,
         )

@@ -115,7 +115,8 @@ class Ledger:
             return ""
         keys = list(self._job.stages.trials(self.candidates[0]))
         ended = [self.outcomes[key] for key in keys if key in self.outcomes]
-        if len(ended) < len(keys) or any(each.state != "failed" for each in ended):
+        lost = [each for each in ended if each.state in ("failed", "out_of_memory")]
+        if len(lost) < len(keys):
             return ""
         return f"the baseline's training failed: {ended[0].reason}"
 

@@ -25,6 +25,7 @@ from search_server.stage_seeds import publish_seeds
 from search_server.store import CandidateRecord, Store, TrialRecord
 from search_server.store.records import Stage
 from workers import TrialResult, TrialSpec
+from workers.result import LOST
 
 TEST: Stage = "test"
 FEWEST_SEEDS = 2  # for an interval
@@ -215,7 +216,7 @@ def read_out(store: Store, publication: Publication) -> ReadOut:
         ap=own,
         against=tuple(Against(each, ap, paired(own, ap)) for each, ap in others),
         missing=sum(key not in ended for key in publication.trials()),
-        lost=sum(trial.state in ("failed", "timeout") for trial in ended.values()),
+        lost=sum(trial.state in LOST for trial in ended.values()),
     )
 
 

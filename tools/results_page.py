@@ -26,6 +26,7 @@ from search_server.seed_statistics import spread
 from search_server.spec import load_spec
 from search_server.spec_trials import spec_trials
 from search_server.store import JobRecord, Store
+from workers.result import LOST
 
 ROOT = Path(__file__).resolve().parent.parent
 SPECS = ROOT / "configs" / "evidence"
@@ -181,7 +182,7 @@ def _draws(store: Store, job: str) -> Iterator[str]:
         for outcome, count in sorted(outcomes.items(), key=lambda each: -each[1])
         if outcome != "accepted"
     )
-    lost = ends["failed"] + ends["timeout"]
+    lost = sum(ends[state] for state in LOST)
     yield (
         f"Funnel of `{job}`: {drawn:,} drawn, {outcomes['accepted']:,} accepted"
         f"{f' (not: {rejected})' if rejected else ''}; {len(trained)} trained or taken over: "

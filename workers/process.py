@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any
 
 from workers.folders import WorkFolder
+from workers.oom_killer import kernel_kills
 from workers.spec import TrialSpec
 from workers.wire import Inbox, pack
 
@@ -46,6 +47,7 @@ class Process:
         self.detector: str | None = None
         self._inbox = Inbox()
         self._ready = False
+        self._kills = kernel_kills()
         self._folder = WorkFolder()
         ours, theirs = socket.socketpair()
         self._socket = ours
@@ -88,6 +90,7 @@ class Process:
         """Has one trial trained; the result as JSON data. Arguments and errors: `wait_ready`."""
         self.trials += 1
         self.detector = spec.detector
+        self._kills = kernel_kills()
         work_dir = self._folder.path / "trial"
         order = pack({"kind": "trial", "spec": spec.to_json(), "work_dir": str(work_dir)})
         try:
@@ -114,8 +117,14 @@ class Process:
         if code >= 0:
             return f"ended with exit status {code}", self._log_tail()
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+        hint = ", for the machine is out of memory" if self.starved() else ""
         return f"was killed by {name}{hint}", self._log_tail()
+
+    def starved(self) -> bool:
+        """Whether the process, which is dying, was killed by the kernel for want of memory."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_REAP_WITHIN)
+        return self._process.poll() == -signal.SIGKILL and kernel_kills() > self._kills
 
     def _log_tail(self, size: int = 4000) -> str:
         try:

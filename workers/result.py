@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from typing import Any, Literal, get_args
 
-Status = Literal["done", "paused", "diverged", "timeout", "failed"]
+Status = Literal["done", "paused", "diverged", "timeout", "out_of_memory", "failed"]
+LOST: tuple[Status, ...] = ("timeout", "out_of_memory", "failed")  # these tell nothing of a loss
 
 _DISTRIBUTIONS = (
     "lossforge",
@@ -31,8 +32,8 @@ class TrialResult:
 
     Attributes:
         status: "done"; "paused" (at the rung that the spec names); "diverged" (a loss, gradient or
-            weight stopped being finite); "timeout"; "failed" (broken config, exception, process
-            lost).
+            weight stopped being finite); "timeout"; "out_of_memory" (of the GPU or of the
+            machine); "failed" (broken config, exception, process lost).
         reason: one line that says why it is not "done"; empty when it is.
         fitness: COCO box AP in [0, 1], in full precision; None unless "done".
         metrics: ap50, ap75, ap_s, ap_m, ap_l in [0, 1]; what the data cannot give is left out.
@@ -45,8 +46,10 @@ class TrialResult:
             goes on: of this part alone.
         seed, steps: of the spec.
         versions: of the packages that decide the numbers, and the device.
-        log: only for "failed": the last of what the trial printed and where it failed, for those
-            who want to know; at most 4,000 characters.
+        log: only for "failed" and "out_of_memory": the last of what the trial printed and where it
+            failed, for those who want to know; at most 4,000 characters.
+        batch_size: images per step where that was the spec's `smaller_batch`; None: the spec's
+            own.
     """
 
     status: Status
@@ -60,6 +63,7 @@ class TrialResult:
     versions: dict[str, str] = field(default_factory=dict, hash=False)
     log: str = ""
     rungs: dict[int, float] = field(default_factory=dict, hash=False)
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.status not in get_args(Status):

@@ -23,8 +23,9 @@ _LATER = (
     "pause_after",
     "checkpoint",
     "warm_start",
+    "smaller_batch",
 )  # written only when they say something
-_STEERS_NOTHING = ("time_limit", "pause_after", "checkpoint")
+_STEERS_NOTHING = ("time_limit", "pause_after", "checkpoint", "smaller_batch")
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ class TrialSpec:
             result.
         warm_start: the training whose weights this one starts from; None: from scratch, or from
             what the detector's config names.
+        smaller_batch: images per step to try again with, once, from the first step on, where
+            `batch_size` does not fit into memory; 1 to `batch_size` - 1. None: such a trial is
+            "out_of_memory". A trial that needed it says so (`TrialResult.batch_size`), and is not
+            the one that `key` names.
 
     Raises:
         TrialSpecError: when a value is out of its range.
@@ -77,6 +82,7 @@ class TrialSpec:
     pause_after: int | None = None
     checkpoint: str | None = None
     warm_start: WarmStart | None = field(default=None, hash=False)
+    smaller_batch: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -102,6 +108,10 @@ class TrialSpec:
             raise TrialSpecError("time_limit", limit, "seconds above 0, or none")
         if self.precision not in PRECISIONS:
             raise TrialSpecError("precision", self.precision, ", ".join(PRECISIONS))
+        smaller = self.smaller_batch
+        if smaller is not None and not (type(smaller) is int and 1 <= smaller < self.batch_size):
+            allowed = f"a whole number from 1 to {self.batch_size - 1} (batch_size - 1), or none"
+            raise TrialSpecError("smaller_batch", smaller, allowed)
         self._check_pauses()
 
     def _check_pauses(self) -> None:

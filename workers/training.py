@@ -29,8 +29,9 @@ from workers.hooks import (
     ScoreKeeper,
 )
 from workers.isolation import LogTail, isolated
+from workers.out_of_memory import ran_out
 from workers.pausing import Resumption, UnusableCheckpoint, find, forget, keep
-from workers.result import Status, TrialResult, versions_on
+from workers.result import LOST, Status, TrialResult, versions_on
 from workers.spec import TrialSpec
 from workers.trial_loop import Paused
 from workers.trial_runner import TrialRunner
@@ -64,8 +65,8 @@ def train(spec: TrialSpec, work_dir: Path | None = None) -> TrialResult:
             folder.
 
     Returns:
-        The result. An exception in the training is status "failed" with a reason, not an
-        exception; only what ends a process (KeyboardInterrupt, SystemExit) passes through.
+        The result. An exception in the training is a status with a reason, not an exception; only
+        what ends a process (KeyboardInterrupt, SystemExit) passes through.
     """
     if work_dir is None:
         with WorkFolder() as folder:
@@ -134,7 +135,7 @@ def _attempt(
     except Diverged as event:
         status, reason = "diverged", str(event)
     except Exception as error:
-        status, reason = "failed", one_line(error)
+        status, reason = "out_of_memory" if ran_out(error) else "failed", one_line(error)
         traceback.print_exception(error, file=log)
     scores = keeper.scores if status == "done" else {}
     return TrialResult(
@@ -147,7 +148,7 @@ def _attempt(
         seed=spec.seed,
         steps=spec.steps,
         versions=versions,
-        log=log.text if status == "failed" else "",
+        log=log.text if status in LOST else "",
         rungs=keeper.rungs,
     )
 

@@ -10,7 +10,7 @@ from typing import Self
 
 from workers.errors import TrialCancelled, WorkersError
 from workers.process import LimitReached, Process, ProcessDied, child_environment
-from workers.result import TrialResult, package_versions
+from workers.result import LOST, Status, TrialResult, package_versions
 from workers.spec import TrialSpec
 from workers.warm_start import time_limit
 
@@ -49,7 +49,9 @@ class TrialWorker:
         """Trains `spec` in the child process; what happens to that process is part of the result.
 
         A process that dies is replaced and the trial tried once more; a second death is "failed".
-        At the time limit the process and all it started get SIGKILL: "timeout".
+        At the time limit the process and all it started get SIGKILL: "timeout". A trial for which
+        memory does not suffice, by an exception or because the kernel killed its process, is
+        tried once more with `spec.smaller_batch` if there is one, in a fresh process.
 
         Raises:
             TrialCancelled: `cancel` or `close` was called meanwhile.
@@ -109,6 +111,17 @@ class TrialWorker:
         began = time.monotonic()
         limit = time_limit(spec)
         deadline = None if limit is None else began + limit
+        result = self._attempts(spec, began, limit, deadline)
+        if result.status != "out_of_memory" or spec.smaller_batch is None:
+            return result
+        smaller = replace(spec, batch_size=spec.smaller_batch, smaller_batch=None)
+        again = self._attempts(smaller, began, limit, deadline)
+        return replace(again, batch_size=smaller.batch_size)
+
+    def _attempts(
+        self, spec: TrialSpec, began: float, limit: float | None, deadline: float | None
+    ) -> TrialResult:
+        """One batch size; a process that dies is replaced, once, unless memory is the cause."""
         end, log = "", ""
         for _ in range(_ATTEMPTS):
             try:
@@ -120,12 +133,16 @@ class TrialWorker:
                 reason = f"stopped at the time limit of {limit:g} s"
                 return _no_answer(spec, "timeout", reason, time.monotonic() - began)
             except ProcessDied:
+                starved = self._process is not None and self._process.starved()
                 end, log = self._bury()
                 if self._is_cancelled():
                     raise TrialCancelled("the trial was cancelled") from None
+                if starved:
+                    reason = f"the trial's process {end}"
+                    return _no_answer(spec, "out_of_memory", reason, time.monotonic() - began, log)
                 continue
             result = TrialResult.from_json(answer)
-            if result.status == "failed" or self._process.trials >= self._recycle_after:
+            if result.status in LOST or self._process.trials >= self._recycle_after:
                 self._drop()
             seconds = {**result.seconds, "total": time.monotonic() - began}
             if starting is not None:
@@ -181,10 +198,10 @@ def _clash(before: str | None, now: str | None) -> bool:
 
 
 def _no_answer(
-    spec: TrialSpec, status: str, reason: str, total: float, log: str = ""
+    spec: TrialSpec, status: Status, reason: str, total: float, log: str = ""
 ) -> TrialResult:
     return TrialResult(
-        status=status,  # type: ignore[arg-type]
+        status=status,
         reason=reason,
         fitness=None,
         seed=spec.seed,

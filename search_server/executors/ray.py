@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import time
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -17,8 +18,9 @@ from search_server.funnel.stages import TrialKey
 from search_server.spec import Resources
 from workers import TrialResult, TrialSpec, lossforge_home
 from workers.ray_task import remote_trial
+from workers.result import Status
 
-MAX_RETRIES = 1  # after the loss of a Ray worker or a node; see `RayExecutor`
+MAX_LOSSES = 3  # of Ray workers or nodes that a trial survives; see `RayExecutor`
 LOOK_AGAIN = 10.0  # seconds that a count of the cluster's resources is believed
 KNOCK_SECONDS = 10.0
 GIB = 2**30
@@ -28,12 +30,25 @@ TOKEN_CURE = (
 )
 
 
+@dataclass(frozen=True)
+class _Task:
+    """A trial under way; `losses` counts the workers and nodes that it has outlived."""
+
+    key: TrialKey
+    spec: TrialSpec
+    losses: int = 0
+    batch_size: int | None = None
+
+
 class RayExecutor:
     """Runs every trial as one Ray task; Ray decides where.
 
     Two things can die. The process that trains is a child of Ray's worker; `run_trial` retries it
-    once, there. Ray's own worker or its node is Ray's to replace: the task is retried `MAX_RETRIES`
-    times; beyond that the trial is `failed`. A trial that ends by itself is never retried.
+    once, there. When Ray's own worker or its node is lost, the trial is handed out again, which it
+    survives `MAX_LOSSES` times; beyond that it is `failed`. When Ray ends a worker because its node
+    is short of memory, the trial is `out_of_memory`, or tried once more with the spec's smaller
+    batch. Ray itself retries nothing: it would count the shortage of memory apart, without an end.
+    A trial that ends by itself is never retried.
 
     Must be closed: it holds this process's connection to Ray.
 
@@ -49,14 +64,14 @@ class RayExecutor:
 
     def __init__(self, resources: Resources, address: str = LOCAL, cpus: int | None = None) -> None:
         self._resources = resources
-        self._refs: dict[Any, tuple[TrialKey, TrialSpec]] = {}
+        self._refs: dict[Any, _Task] = {}
         self._fitting = 0
         self._counted = float("-inf")
         self._ray = _connected(address, cpus)
         options: dict[str, Any] = {
             "num_cpus": resources.cpus,
             "num_gpus": resources.gpus,
-            "max_retries": MAX_RETRIES,
+            "max_retries": 0,
             "runtime_env": {"env_vars": {"PYTHONSAFEPATH": "1"}},
         }
         if resources.memory_gb is not None:
@@ -71,7 +86,7 @@ class RayExecutor:
 
     def submit(self, key: TrialKey, spec: TrialSpec) -> None:
         """See `Executor.submit`."""
-        self._refs[self._task.remote(spec.to_json())] = (key, spec)
+        self._hand_out(_Task(key, spec))
 
     def wait(self, timeout: float) -> list[tuple[TrialKey, TrialResult]]:
         """See `Executor.wait`."""
@@ -83,7 +98,7 @@ class RayExecutor:
         if ready and rest:
             more, _ = self._ray.wait(rest, num_returns=len(rest), timeout=0)
             ready += more
-        return [self._result(ref) for ref in ready]
+        return [found for ref in ready if (found := self._result(ref)) is not None]
 
     def slots(self) -> int:
         """Trials that fit the cluster as it is now; looked up again now and then. At least 1:
@@ -116,16 +131,31 @@ class RayExecutor:
     ) -> None:
         self.close()
 
-    def _result(self, ref: Any) -> tuple[TrialKey, TrialResult]:
-        key, spec = self._refs.pop(ref)
+    def _hand_out(self, task: _Task) -> None:
+        self._refs[self._task.remote(task.spec.to_json())] = task
+
+    def _result(self, ref: Any) -> tuple[TrialKey, TrialResult] | None:
+        """How a task ended; None: it has been handed out again."""
+        task, errors = self._refs.pop(ref), self._ray.exceptions
+        spec = task.spec
         try:
-            return key, TrialResult.from_json(self._ray.get(ref))
-        except self._ray.exceptions.RayError as error:
-            cause = getattr(error, "cause", None)  # of an exception raised in the task
-            shown = cause if isinstance(cause, Exception) else error
-            lines = str(shown).strip().splitlines()
-            reason = f"{type(shown).__name__}: {lines[0] if lines else 'lost'}"
-            return key, TrialResult("failed", reason, None, spec.seed, spec.steps)
+            result = TrialResult.from_json(self._ray.get(ref))
+        except errors.OutOfMemoryError as error:
+            if spec.smaller_batch is not None:
+                smaller = replace(spec, batch_size=spec.smaller_batch, smaller_batch=None)
+                self._hand_out(replace(task, spec=smaller, batch_size=smaller.batch_size))
+                return None
+            result = _lost(spec, "out_of_memory", error)
+        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError) as error:
+            if task.losses < MAX_LOSSES:
+                self._hand_out(replace(task, losses=task.losses + 1))
+                return None
+            result = _lost(spec, "failed", error)
+        except errors.RayError as error:
+            result = _lost(spec, "failed", error)
+        if task.batch_size is not None:
+            result = replace(result, batch_size=task.batch_size)
+        return task.key, result
 
     @property
     def _needed(self) -> str:
@@ -151,6 +181,15 @@ class RayExecutor:
             min(int(has.get(name, 0.0) // need) for name, need in needs.items() if need > 0)
             for has in nodes
         )
+
+
+def _lost(spec: TrialSpec, status: Status, error: Exception) -> TrialResult:
+    """The result of a trial that could not give its own."""
+    cause = getattr(error, "cause", None)  # of an exception raised in the task
+    shown = cause if isinstance(cause, Exception) else error
+    lines = str(shown).strip().splitlines()
+    reason = f"{type(shown).__name__}: {lines[0] if lines else 'lost'}"
+    return TrialResult(status, reason, None, spec.seed, spec.steps)
 
 
 def _connected(address: str, cpus: int | None) -> Any:

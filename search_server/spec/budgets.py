@@ -218,6 +218,9 @@ class Resources(Part):
         precision: arithmetic of the detector's layers; what comes after them, the loss first of
             all, is float32 either way (`workers.arithmetic.Bfloat16Layers`). Part of what steers
             the result: trials of two precisions are no rivals of each other.
+        smaller_batch: images a step to try a trial again with, once, that has run out of memory,
+            in the stages whose batch is larger; null: such a trial is lost. The row of the trial
+            says that it was needed, for the AP is that of fewer images.
     """
 
     cpus: float = Field(default=1.0, gt=0, le=1024)
@@ -226,6 +229,7 @@ class Resources(Part):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=1, ge=1, le=256)
     precision: Literal["float32", "bfloat16"] = "float32"
+    smaller_batch: int | None = Field(default=None, ge=1, le=4095)
 
 
 class Limits(Part):

@@ -28,6 +28,7 @@ def check(spec: JobSpec) -> None:
     _check_rejection(spec)
     _check_losses(spec)
     _check_cohorts(spec)
+    _check_smaller_batch(spec)
 
 
 def _check_spaces(spec: JobSpec) -> None:
@@ -80,6 +81,13 @@ def _check_cohorts(spec: JobSpec) -> None:
             simulate.keep,
             f"it must be at most searcher.population ({population})",
         )
+
+
+def _check_smaller_batch(spec: JobSpec) -> None:
+    smaller, usual = spec.resources.smaller_batch, spec.funnel.proxy.batch_size
+    if smaller is not None and smaller >= usual:
+        allowed = f"it must be below funnel.proxy.batch_size ({usual}), or null"
+        raise Misfit("resources.smaller_batch", smaller, allowed)
 
 
 def check_companions(spec: JobSpec) -> None:

@@ -131,6 +131,7 @@ def result_columns(result: TrialResult) -> dict[str, Any]:
         "reason": plain(result.reason),
         "fitness": finite(result.fitness),
         "steps": result.steps,
+        "batch_size": result.batch_size,
         "curves": storable(result.curves),
         "rungs": rung_columns(result.rungs),
         "versions": storable(result.versions),
@@ -173,6 +174,7 @@ def trial_record(row: models.Trial, curves: bool) -> TrialRecord:
         finished_at=row.finished_at,
         rungs=rungs_of(row),
         reused_from=row.reused_from,
+        batch_size=row.batch_size,
     )
 
 

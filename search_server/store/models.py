@@ -206,6 +206,7 @@ class Trial(Base):
     rungs: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     trained_key: Mapped[str | None] = mapped_column(String(64))
     reused_from: Mapped[str | None]
+    batch_size: Mapped[int | None]
 
 
 class NoiseFloor(Base):

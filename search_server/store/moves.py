@@ -30,11 +30,12 @@ CANDIDATE_MOVES: Final[Moves] = {
 
 # `running` again: the trial of a process that died is started anew. A paused one is continued.
 TRIAL_MOVES: Final[Moves] = {
-    "running": ("running", "paused", "done", "diverged", "timeout", "failed"),
+    "running": ("running", "paused", "done", "diverged", "timeout", "out_of_memory", "failed"),
     "paused": ("running",),
     "done": (),
     "diverged": (),
     "timeout": (),
+    "out_of_memory": (),
     "failed": (),
 }
 

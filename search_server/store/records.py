@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 JobState = Literal["created", "running", "interrupted", "done", "failed", "cancelled"]
 CandidateState = Literal["open", "dropped", "done", "failed"]
-TrialState = Literal["running", "paused", "done", "diverged", "timeout", "failed"]
+TrialState = Literal["running", "paused", "done", "diverged", "timeout", "out_of_memory", "failed"]
 Origin = Literal[
     "baseline",
     "named",
@@ -109,6 +109,7 @@ class TrialRecord:
         spec_key: `TrialSpec.key`, the identity of all that steered the result.
         fitness: COCO box AP in [0, 1].
         rungs: steps -> AP in [0, 1] that it had then.
+        batch_size: images a step where memory did not suffice for the spec's; None: the spec's.
         reused_from: `JOB:candidate:stage:seed` of the trial whose result this is; None: it was
             trained itself. Its seconds are unknown then, for none were spent.
         metrics: those of ap50, ap75, ap_s, ap_m, ap_l that are known, in [0, 1].
@@ -135,6 +136,7 @@ class TrialRecord:
     finished_at: datetime | None = None
     rungs: Mapping[int, float] = field(default_factory=dict)
     reused_from: str | None = None
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True)

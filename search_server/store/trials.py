@@ -7,7 +7,8 @@ that differ in nothing but rounding. The row that trains it holds the key, and t
     - Where the holder runs in a live job, the trial waits. A running trial ends, so nobody waits
       for ever; for a paused one, whose going on may depend on others, nobody waits.
     - Else (its job was killed or interrupted, or it is paused before that) the key moves.
-    - A trial that failed or ran out of time gives its key up: that says nothing about the loss.
+    - A trial that was lost (failed, out of time or memory) gives its key up: that says nothing
+      about the loss. So does one that needed a smaller batch: it is not what the key names.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from search_server.store import convert, lookup, models, owner
 from search_server.store.moves import TRIAL_MOVES, check_move
 from search_server.store.records import METRICS, PHASES, STAGES, Stage, Start, TrialRecord
 from search_server.store.sessions import Sessions, now
+from workers.result import LOST
 
 if TYPE_CHECKING:
     from workers import TrialResult
 
 Place = tuple[int, Stage, int]  # candidate, stage, seed
-GIVEN_UP = ("failed", "timeout")
 REMOTE_PATIENCE = timedelta(hours=1)
 """How long a trial of a job on another host, whose process cannot be looked for, is waited for."""
 _IN_ORDER = case({stage: number for number, stage in enumerate(STAGES)}, value=models.Trial.stage)
@@ -133,7 +134,7 @@ class Trials(Sessions):
                 raise JobError(f"{what} was never started")
             check_move(TRIAL_MOVES, what, row.state, result.status)
             row.state, row.finished_at = result.status, now()
-            if result.status in GIVEN_UP:
+            if result.status in LOST or result.batch_size is not None:
                 row.trained_key = None
             before = {f"seconds_{phase}": getattr(row, f"seconds_{phase}") for phase in PHASES}
             rungs = {**convert.rungs_of(row), **result.rungs}

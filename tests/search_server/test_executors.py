@@ -11,7 +11,7 @@ import pytest
 
 from search_server.errors import JobError
 from search_server.executors import InlineExecutor, local_slots, open_executor
-from search_server.executors.ray import MAX_RETRIES, RayExecutor
+from search_server.executors.ray import MAX_LOSSES, RayExecutor
 from search_server.funnel.stages import TrialKey
 from search_server.spec import Resources
 from workers import Split, TrialResult, TrialSpec
@@ -173,12 +173,14 @@ def test_ray_cancels_for_real(on_ray: RayExecutor) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_lost_worker_is_retried_once_then_failed(on_ray: RayExecutor, tmp_path: Path) -> None:
+def test_a_lost_worker_is_replaced_a_few_times_then_failed(
+    on_ray: RayExecutor, tmp_path: Path
+) -> None:
     import ray
 
     log = tmp_path / "attempts"
 
-    @ray.remote(num_cpus=1, max_retries=MAX_RETRIES)
+    @ray.remote(num_cpus=1, max_retries=0)
     def dies(spec: dict[str, Any]) -> None:
         with log.open("a") as file:
             file.write("x")
@@ -187,11 +189,11 @@ def test_a_lost_worker_is_retried_once_then_failed(on_ray: RayExecutor, tmp_path
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(on_ray, "_task", dies)
         on_ray.submit(key(5), trial(5))
-    ((found, result),) = collect(on_ray, 1, 120)
+        ((found, result),) = collect(on_ray, 1, 120)
     assert found == key(5)
     assert result.status == "failed"
     assert "WorkerCrashedError" in result.reason
-    assert log.read_text() == "xx"
+    assert log.read_text() == "x" * (1 + MAX_LOSSES)
 
 
 @pytest.mark.ray

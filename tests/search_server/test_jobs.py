@@ -146,3 +146,16 @@ def test_a_plan_shares_the_hours_among_the_slots() -> None:
     assert shared.hours == pytest.approx(alone.hours / 2)
     rough = plan(spec(), 0.1, 1)
     assert rough.stages[0].hours < rough.stages[1].hours
+
+
+def test_the_smaller_batch_is_for_stages_with_a_larger_one(tmp_path: Path) -> None:
+    funnel = {"simulate": {"batch_size": 4}, "proxy": {"batch_size": 8}}
+    given = spec(funnel=funnel, resources={"smaller_batch": 4})
+    with Store.open(f"sqlite:///{tmp_path / 'store.db'}") as store:
+        job = open_job(store, create_job(store, given))
+    trials = {
+        stage: job.trial(TrialKey(0, stage, 0), job.baseline.to_json())
+        for stage in ("simulate", "proxy")
+    }
+    assert trials["simulate"].smaller_batch is None
+    assert trials["proxy"].smaller_batch == 4

@@ -80,6 +80,11 @@ def test_paths_start_at_the_spec(tmp_path: Path) -> None:
         (MINIMAL + "funnel: {simulate: {keep: 99}}", "funnel.simulate.keep", "population"),
         (MINIMAL + "funnel: {proxy: {hopeless: 0.3}}", "funnel.proxy.hopeless", "rungs"),
         (MINIMAL + "funnel: {proxy: {reduction: 2}}", "funnel.proxy.reduction", "rungs"),
+        (
+            MINIMAL + "resources: {smaller_batch: 8}",
+            "resources.smaller_batch",
+            "below funnel.proxy",
+        ),
         (MINIMAL + "searcher: {tournament: 3}", "searcher.tournament", "ageing"),
         (MINIMAL + "searcher: {radius: 0.1}", "searcher.radius", "niches"),
         (MINIMAL + "searcher: {sigma: 1}", "searcher.sigma", "refine"),
