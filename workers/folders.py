@@ -23,7 +23,7 @@ from workers.home import lossforge_home
 _LOCK = ".lock"
 _DAY = 24 * 3600.0  # seconds
 _KEPT = 7 * _DAY  # that a folder of checkpoints is kept after its last change
-_CACHES = ("warm_starts", "calibration", "decoded")  # folders whose files are touched when used
+_CACHES = ("warm_starts", "calibration", "decoded", "fetched")  # entries are touched when used
 _CACHED = 30 * _DAY  # that a file or folder in a cache is kept after its last use
 
 
@@ -95,7 +95,8 @@ def collect_garbage(dry_run: bool = False) -> Garbage:
 
     Folders of checkpoints go a week after their last change: whoever asks for a checkpoint later
     trains from the start, to the same result. What is in a cache (weights of warm starts, captures
-    of the calibration, decoded images) goes after thirty days without use: it is made again.
+    of the calibration, decoded images, data of other machines) goes after thirty days without use:
+    it is made again.
 
     Args:
         dry_run: only looks, removes nothing.

@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -16,8 +17,10 @@ from search_server.errors import JobError
 from search_server.executors.choice import CLUSTER, LOCAL
 from search_server.funnel.stages import TrialKey
 from search_server.spec import Resources
-from workers import TrialResult, TrialSpec, lossforge_home
-from workers.ray_task import remote_trial
+from workers import Split, TrialResult, TrialSpec, lossforge_home
+from workers.data.digest import content_digest
+from workers.data.parcels import digest, pack
+from workers.ray_task import Sent, remote_trial
 from workers.result import Status
 
 MAX_LOSSES = 3  # of Ray workers or nodes that a trial survives; see `RayExecutor`
@@ -77,6 +80,8 @@ class RayExecutor:
         if resources.memory_gb is not None:
             options["memory"] = int(resources.memory_gb * GIB)
         self._task = self._ray.remote(**options)(remote_trial)
+        self._sent: dict[Split, Sent | None] = {}
+        self._shares = address == LOCAL  # one machine, one file system: nothing need be sent
         if address == LOCAL and self._room() < 1:
             self._ray.shutdown()
             raise JobError(
@@ -132,7 +137,25 @@ class RayExecutor:
         self.close()
 
     def _hand_out(self, task: _Task) -> None:
-        self._refs[self._task.remote(task.spec.to_json())] = task
+        sent = [self._send(split) for split in {task.spec.train, task.spec.evaluate}]
+        offered = [each for each in sent if each is not None]
+        self._refs[self._task.remote(task.spec.to_json(), offered)] = task
+
+    def _send(self, split: Split) -> Sent | None:
+        """What nodes fetch a split from; None where they are to have it themselves.
+
+        What lies in the home folder was made by Lossforge on this machine, so it is always sent.
+        """
+        if split not in self._sent:
+            own = Path(split.annotations).is_relative_to(lossforge_home())
+            wanted = not self._shares and (own or self._resources.send_data)
+            self._sent[split] = self._put(split) if wanted else None
+        return self._sent[split]
+
+    def _put(self, split: Split) -> Sent:
+        parcel = pack(split)
+        content = content_digest(split.annotations)
+        return Sent(split, content, digest(parcel), self._ray.put(parcel))
 
     def _result(self, ref: Any) -> tuple[TrialKey, TrialResult] | None:
         """How a task ended; None: it has been handed out again."""

@@ -221,6 +221,9 @@ class Resources(Part):
         smaller_batch: images a step to try a trial again with, once, that has run out of memory,
             in the stages whose batch is larger; null: such a trial is lost. The row of the trial
             says that it was needed, for the AP is that of fewer images.
+        send_data: on a cluster, send the splits to nodes that do not have them at their paths, once
+            a node; up to 2 GB each. False: they are there, on shared storage. The embedded digits
+            are always sent.
     """
 
     cpus: float = Field(default=1.0, gt=0, le=1024)
@@ -230,6 +233,7 @@ class Resources(Part):
     threads: int = Field(default=1, ge=1, le=256)
     precision: Literal["float32", "bfloat16"] = "float32"
     smaller_batch: int | None = Field(default=None, ge=1, le=4095)
+    send_data: bool = False
 
 
 class Limits(Part):
