@@ -119,9 +119,11 @@ def _refusal(url: URL, found: str, wanted: str) -> SchemaError:
             found,
             wanted,
         )
+    name = shown(url)
+    hidden = " (*** stands for the password)" if url.password else ""
     return SchemaError(
-        f"{shown(url)} has schema {found}, this version of Lossforge reads {wanted}; "
-        f"back it up, then run: lossforge db upgrade --store '{shown(url)}'",
+        f"{name} has schema {found}, this version of Lossforge reads {wanted}; "
+        f"back it up, then run: lossforge db upgrade --store '{name}'{hidden}",
         found,
         wanted,
     )

@@ -5,7 +5,6 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +21,8 @@ from workers import Split, TrialResult, TrialSpec
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(str(tmp_path / "store.db")) as opened:
+def store(url: str) -> Iterator[Store]:
+    with Store.open(url) as opened:
         yield opened
 
 
@@ -517,9 +516,9 @@ class TestAPolicySearch:
         assert (second.round, second.zero, second.trained) == (2, 1, 3)
         assert (last.round, last.made, last.mean) == (None, 1, 0.55)
 
-    def test_the_commands(self, store, policy, capsys, monkeypatch):
+    def test_the_commands(self, url, store, policy, capsys, monkeypatch):
         self.all(store, policy)
-        monkeypatch.setenv("LOSSFORGE_STORE", str(store.url))
+        monkeypatch.setenv("LOSSFORGE_STORE", url)
         for words, shown in (
             (["leaderboard", policy], ["round", "mean", "rpn  PAP"]),
             (["jobs"], ["2/2", "55.0"]),
@@ -535,7 +534,7 @@ class TestAPolicySearch:
 
 
 class TestShown:
-    def test_confirmed_rows_rivals_readings_and_marks(self, store, job, capsys):
+    def test_confirmed_rows_rivals_readings_and_marks(self, url, store, job, capsys):
         """The table and the JSON of a job with a bit of everything."""
         add(store, job, 0, {0: 0.40})
         add(store, job, 1, {0: 0.60}, size=12, cls_text="sigmoid(X)")
@@ -549,7 +548,7 @@ class TestShown:
             session.get(models.Trial, (job, 1, "proxy", 0)).reused_from = "older-7:4:proxy:0"
 
         def shown(*options: str) -> str:
-            assert run(["leaderboard", job, "--store", store.url, *options]) == 0
+            assert run(["leaderboard", job, "--store", url, *options]) == 0
             return capsys.readouterr().out
 
         text = " ".join(shown().split())

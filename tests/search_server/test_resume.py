@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,9 @@ def trials_ended(url: str) -> dict[tuple[Any, ...], Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["evolution", "policy", "halving"])
-def test_killed_at_random_moments_and_resumed(kind: str, tmp_path: Path) -> None:
+def test_killed_at_random_moments_and_resumed(kind: str, new_url: Callable[[], str]) -> None:
     changes = {"policy": fake.POLICY, "halving": fake.HALVING}.get(kind, {})
-    urls = [f"sqlite:///{tmp_path / name}.db" for name in ("whole", "killed")]
+    urls = [new_url(), new_url()]
     jobs = [fake.new_job(url, **changes) for url in urls]
     assert child(urls[0], jobs[0], "never", 0).stdout.strip() == "done"
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,6 @@ class Trainer:
             self._stop.set()
         value = fake.number(spec)
         return TrialResult("done", "", value, spec.seed, spec.steps, seconds={"total": 1.0})
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'store.db'}"
 
 
 def search(url: str, job: str, train: Trainer, stop: threading.Event | None = None) -> str:
@@ -131,6 +127,24 @@ def test_two_jobs_at_once_share_their_trials(url: str) -> None:
     assert set(train.trained.values()) == {1}
     with Store.open(url) as store:
         assert outcome(store, jobs[0]) == outcome(store, jobs[1])
+
+
+def test_what_needed_a_smaller_batch_is_no_result_for_others(url: str) -> None:
+    """Its AP is that of fewer images, so the next job tries the full batch."""
+    jobs = [fake.new_job(url, **SMALL) for _ in range(2)]
+    first, second = Trainer(), Trainer()
+
+    def short_of_memory(spec: TrialSpec) -> TrialResult:
+        result = first(spec)
+        return replace(result, batch_size=2) if spec.seed == 7 else result
+
+    search(url, jobs[0], short_of_memory)  # type: ignore[arg-type]
+    search(url, jobs[1], second)
+    with Store.open(url) as store:
+        rows = [store.trials(job) for job in jobs]
+    assert {t.seed for t in rows[1] if t.reused_from is None} == {7}
+    assert {t.batch_size for t in rows[0] if t.seed == 7} == {2}
+    assert {t.batch_size for t in rows[1]} == {None}
 
 
 def test_another_seed_is_another_trial(url: str) -> None:

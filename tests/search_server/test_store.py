@@ -1,15 +1,13 @@
-"""The contract of the store, over every backend: SQLite always, PostgreSQL where one is given."""
+"""The contract of the store, over both databases."""
 
 import os
 import signal
 import subprocess
 import sys
 import threading
-import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,38 +22,6 @@ from search_server.store.records import CANDIDATE_STATES, JOB_STATES
 from search_server.store.trials import REMOTE_PATIENCE
 from search_server.store.url import parse_url
 from workers import TrialResult
-
-POSTGRES = os.environ.get("LOSSFORGE_TEST_POSTGRES", "")
-
-
-@pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'store.db'}"
-
-
-@pytest.fixture
-def postgres_url() -> Iterator[str]:
-    """A database of its own on the server that $LOSSFORGE_TEST_POSTGRES names."""
-    name = f"lossforge_test_{uuid.uuid4().hex[:12]}"
-    server = create_engine(parse_url(POSTGRES), isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    url = parse_url(POSTGRES).set(database=name)
-    yield url.render_as_string(hide_password=False)
-    with server.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    server.dispose()
-
-
-def test_postgresql_is_there():
-    """One skip that says so, instead of one per test of the contract."""
-    if not POSTGRES:
-        pytest.skip("set LOSSFORGE_TEST_POSTGRES=postgresql://user@host/database to test it")
-
-
-@pytest.fixture(params=["sqlite", "postgres"] if POSTGRES else ["sqlite"])
-def url(request: pytest.FixtureRequest) -> str:
-    return request.getfixturevalue(f"{request.param}_url")
 
 
 @pytest.fixture

@@ -2,9 +2,10 @@
 
 import subprocess
 import sys
-from pathlib import Path
+from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -15,12 +16,7 @@ from search_server.errors import SchemaError, StoreError
 from search_server.store import Store, schema
 from search_server.store.engine import connect
 from search_server.store.models import Base
-from search_server.store.url import parse_url
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'store.db'}"
+from search_server.store.url import parse_url, shown
 
 
 def stamp(url: str, revision: str) -> None:
@@ -39,10 +35,10 @@ def test_migrations_give_the_models(url):
     engine.dispose()
 
 
-def test_migrations_give_the_models_checks_too(url, tmp_path):
+def test_migrations_give_the_models_checks_too(url, new_url):
     """Alembic compares no CHECK constraints, so they are compared here."""
     Store.open(url).close()
-    fresh = create_engine(f"sqlite:///{tmp_path / 'models.db'}")
+    fresh = create_engine(new_url())
     Base.metadata.create_all(fresh)
     migrated = create_engine(url)
     for table in Base.metadata.tables:
@@ -71,8 +67,6 @@ def test_one_head_and_a_line_of_revisions():
 
 
 def test_down_and_up_again(url):
-    from alembic import command
-
     Store.open(url).close()
     engine = connect(parse_url(url), foreign_keys=False)
     config = Config()
@@ -105,7 +99,8 @@ def test_an_older_schema_is_refused_with_the_command(url):
     with pytest.raises(SchemaError) as caught:
         Store.open(url)
     message = str(caught.value)
-    assert f"lossforge db upgrade --store '{url}'" in message
+    assert f"lossforge db upgrade --store '{shown(parse_url(url))}'" in message
+    assert ("*** stands for the password" in message) == ("***" in message)
     assert "back it up" in message
 
 
@@ -117,16 +112,18 @@ def test_upgrade_says_what_it_did(url):
 
 
 def test_a_failing_migration_leaves_nothing(url, monkeypatch):
-    monkeypatch.setattr(schema, "_check_foreign_keys", _broken)
+    upgrade = command.upgrade
+
+    def broken(*given: Any) -> None:
+        upgrade(*given)
+        raise StoreError("broken on purpose")
+
+    monkeypatch.setattr(command, "upgrade", broken)
     with pytest.raises(StoreError, match="broken on purpose"):
         schema.upgrade(parse_url(url))
     assert schema.current(parse_url(url)) is None
     monkeypatch.undo()
     Store.open(url).close()
-
-
-def _broken(*_: object) -> None:
-    raise StoreError("broken on purpose")
 
 
 def test_many_processes_create_one_schema(url):
