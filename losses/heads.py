@@ -39,8 +39,12 @@ class IoUFeed:
             self.loss_cls.lent_ious = ious
 
     def take_back(self) -> None:
-        """Forget the IoUs: those of another batch or level must never be used."""
-        self._ious = None
+        """Forget the IoUs: those of another batch or level must never be used.
+
+        No trace is left on the head, which is then as it was built: a trial is paused only where
+        nothing but its tensors has changed.
+        """
+        self.__dict__.pop("_ious", None)
         if getattr(self.loss_cls, "wants_ious", False):
             self.loss_cls.lent_ious = None  # type: ignore[assignment]
 
@@ -174,7 +178,7 @@ class FCOSHeadIoUFeed(IoUFeed):
         try:
             return super().loss_by_feat(cls_scores, bbox_preds, *args, **kwargs)  # type: ignore[misc]
         finally:
-            self._bbox_preds = None
+            self.__dict__.pop("_bbox_preds", None)
             self.take_back()
 
     def get_targets(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from losses import CATALOG
 from workers import TrialResult, TrialSpec, TrialWorker, train
 from workers.hooks import CurveRecorder
 from workers.pausing import find
@@ -75,17 +76,31 @@ def test_paused_at_each_rung_equals_never_paused(
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"more": EMA_AND_ACCUMULATION}, {"definition": ALRP}, {"precision": "bfloat16"}],
-    ids=["ema, accumulated gradients, AdamW", "a loss with buffers", "bfloat16"],
+    ("detector", "changes"),
+    [
+        ("atss", {"more": EMA_AND_ACCUMULATION}),
+        ("atss", {"definition": ALRP}),
+        ("atss", {"precision": "bfloat16"}),
+        ("atss", {"definition": CATALOG["cse-autoloss-b"].to_json()}),
+        ("faster", {"definition": CATALOG["cse-autoloss-a"].to_json()}),
+    ],
+    ids=[
+        *("ema, accumulated gradients, AdamW", "a loss with buffers", "bfloat16"),
+        *("a loss that reads IoUs, dense", "a loss that reads IoUs, two stages"),
+    ],
 )
-def test_all_that_steers_is_kept(rung_spec: MakeSpec, changes: dict[str, Any]) -> None:
+def test_all_that_steers_is_kept(
+    rung_spec: MakeSpec, detector: str, changes: dict[str, Any]
+) -> None:
     more = changes.pop("more", "")
-    spec = rung_spec(rung_spec().detector + more, **changes)
+    spec = rung_spec(rung_spec(detector).detector + more, **changes)
     whole = train(spec)
-    assert whole.rungs[16]
-    paused(spec, 16)
-    assert numbers(train(spec)) == numbers(whole)
+    assert whole.rungs[16] is not None
+    file = paused(spec, 16)
+    marked = mark(file)
+    again = train(spec)
+    assert again.rungs == marked  # it went on from the file, which is what the marks are in
+    assert numbers(replace(again, rungs=whole.rungs)) == numbers(whole)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="device auto would take the GPU")
@@ -96,6 +111,14 @@ def test_data_loading_processes_go_on_where_they_were(rung_spec: MakeSpec) -> No
     assert whole.fitness
     assert train(replace(spec, pause_after=8)).status == "paused"
     assert numbers(train(spec)) == numbers(whole)
+
+
+def mark(file: Path) -> dict[int, float]:
+    """Puts APs into a file that no training has; who goes on from it has them too."""
+    content = torch.load(file, weights_only=True)
+    content["records"]["rungs"] = {8: 0.125, 16: 0.25}
+    torch.save(content, file)
+    return {8: 0.125, 16: 0.25}
 
 
 def half(file: Path) -> None:
