@@ -6,6 +6,7 @@ cluster, where a trial may go on at another node, nothing but time is lost.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,17 @@ from workers import TrialSpec, lossforge_home
 class Checkpoints:
     """The folder of one job.
 
+    Args:
+        store: which store the job is in.
+
     Attributes:
         folder: absolute; made by the first trial that is paused.
     """
 
-    def __init__(self, job_id: str) -> None:
-        self.folder: Path = lossforge_home() / "checkpoints" / job_id
+    def __init__(self, job_id: str, store: str) -> None:
+        # Every store has jobs of the same names.
+        mark = hashlib.sha256(store.encode()).hexdigest()[:12]
+        self.folder: Path = lossforge_home() / "checkpoints" / f"{job_id}-{mark}"
 
     def drop(self, spec: TrialSpec) -> None:
         """Deletes the state of a trial that does not go on, if there is one."""

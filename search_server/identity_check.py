@@ -252,6 +252,7 @@ def _context(job: JobRecord, trial: TrialRecord) -> str:
             "data": spec.get("data"),
             "resources": {name: resources.get(name) for name in ("device", "threads", "precision")},
             "trial": [trial.stage, trial.seed],
+            "versions": {name: v for name, v in trial.versions.items() if name != "device"},
             "budget": [own.get(name) or proxy.get(name) for name in ("steps", "batch_size")],
         }
     except (KeyError, AttributeError, TypeError) as error:

@@ -20,6 +20,9 @@ from search_server.store import CandidateRecord, Store, TrialRecord
 from workers import TrialResult, TrialSpec
 
 
+_WORDS = {"failed": "failed", "timeout": "took too long", "out_of_memory": "ran out of memory"}
+
+
 class Ledger:
     """What has been decided and what has been heard, and so: what is next.
 
@@ -56,7 +59,7 @@ class Ledger:
         self.budget = StepBudget(job.spec)
         self.reused = self.awaited = 0
         self.same = SameLosses(job)
-        self._checkpoints = Checkpoints(job.id)
+        self._checkpoints = Checkpoints(job.id, store.url)
         self._open = {i for i, each in self.candidates.items() if each.state == "open"}
         self._heard = Heard(self.outcomes, self.rungs, self._open)
         self._told = 0
@@ -110,15 +113,15 @@ class Ledger:
         return found
 
     def broken_baseline(self) -> str:
-        """Why the search is hopeless: every trial of the baseline failed; else an empty text."""
+        """Why the search is hopeless: no trial of the baseline came to an AP, or diverged; else an
+        empty text."""
         if not self.candidates:
             return ""
         keys = list(self._job.stages.trials(self.candidates[0]))
         ended = [self.outcomes[key] for key in keys if key in self.outcomes]
-        lost = [each for each in ended if each.state in ("failed", "out_of_memory")]
-        if len(lost) < len(keys):
+        if len(ended) < len(keys) or any(each.known for each in ended):
             return ""
-        return f"the baseline's training failed: {ended[0].reason}"
+        return f"the baseline's training {_WORDS[ended[0].state]}: {ended[0].reason}"
 
     def fruitless(self) -> str:
         """Why no candidate besides the baseline has a fitness; empty if one has."""

@@ -22,11 +22,15 @@ from dataclasses import dataclass
 from evidence_kept import keep, restore
 from results_page import (
     DETECTORS,
+    FEWEST,
+    GAINS,
+    MOST,
     ROOT,
     SPECS,
     STORE,
     WORK,
     confirm_group,
+    discovered,
     done,
     jobs,
     read,
@@ -38,10 +42,9 @@ from search_server.export.choice import choose, gains_of
 from search_server.power import seeds_needed
 from search_server.store import Store
 
-GAINS = {"atss": 0.008, "faster_rcnn": 0.011, "retinanet": 0.008}  # AP that issue and papers name
-FEWEST, MOST = 8, 16  # seeds of a reading of `test`
 LOSSFORGE = [sys.executable, "-m", "search_server.cli"]
 PATIENCE = 120  # seconds that an interrupted command has to put its things away
+GONE = ("failed", "cancelled")  # jobs that nobody goes on with
 
 
 @dataclass(frozen=True)
@@ -80,19 +83,28 @@ def steps(store: Store, detectors: list[str], slots: int) -> Iterator[Step]:
         for kind in ("vanilla", "random", "plain"):
             if (SPECS / f"{detector}_{kind}.yaml").exists():
                 yield _search(store, detector, kind, here)
-        yield Step(
-            f"{detector}: test",
-            lambda d=detector: read(store, _job(store, d, "search")) is not None,  # type: ignore[misc]
-            lambda d=detector: [  # type: ignore[misc]
-                *("publish", _job(store, d, "search"), "--seeds", str(_seeds(store, d)), *here)
-            ],
-            lambda: write_page(store),
-        )
+        yield _test(store, detector, here)
+
+
+def _test(store: Store, detector: str, here: list[str]) -> Step:
+    """The reading of the split `test`; there is none where the search confirmed nothing of its
+    own, and the page says so."""
+
+    def is_done() -> bool:
+        job = _job(store, detector, "search")
+        return discovered(store, job) is None or read(store, job) is not None
+
+    def command() -> list[str]:
+        job = _job(store, detector, "search")
+        row = f"{job}:{discovered(store, job)}"
+        return ["publish", row, "--seeds", str(_seeds(store, detector)), *here]
+
+    return Step(f"{detector}: test", is_done, command, lambda: write_page(store))
 
 
 def _search(store: Store, detector: str, kind: str, here: list[str], keep: str = "") -> Step:
     def command() -> list[str]:
-        begun = [job.id for job in jobs(store, detector, kind) if job.state != "failed"]
+        begun = [job.id for job in jobs(store, detector, kind) if job.state not in GONE]
         if begun:
             return ["resume", begun[-1], *here]
         return ["search", str(SPECS / f"{detector}_{kind}.yaml"), *here]
@@ -125,7 +137,7 @@ def _seeds(store: Store, detector: str) -> int:
 
 
 def _run(command: list[str], deadline: float, done: Callable[[], bool]) -> bool:
-    """Whether a command came to its end; at the deadline it is interrupted, which it survives."""
+    """Whether a step came to its end; at the deadline it is interrupted, which it survives."""
     print("$ lossforge", *command, flush=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     # in a session of its own: a Ctrl-C of the terminal reaches it once, from here
@@ -136,8 +148,12 @@ def _run(command: list[str], deadline: float, done: Callable[[], bool]) -> bool:
         code = process.wait(None if deadline == float("inf") else deadline - time.monotonic())
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
         process.send_signal(signal.SIGINT)
-        process.wait(PATIENCE)
-        return False
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # it is resumed as after any other death
+            process.wait()
+        return done()
     if code and not done():  # a reading that lost a trial is complete all the same
         raise SystemExit(f"lossforge {command[0]} ended with {code}")
     return True
@@ -148,23 +164,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after that")
     parser.add_argument("--slots", type=int, default=2, help="trials at once")
-    parser.add_argument("--afresh", action="store_true", help="do not start from docs/evidence")
+    parser.add_argument(
+        "--afresh", action="store_true", help="start from nothing, not from docs/evidence"
+    )
     parser.add_argument("--detector", action="append", choices=DETECTORS, help="only this one")
     given = parser.parse_args()
     deadline = time.monotonic() + 60 * given.minutes
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a command must not be left behind
     WORK.mkdir(parents=True, exist_ok=True)
     if not given.afresh:
         restore()
     with open_store(STORE, create=True) as store:
         for step in steps(store, given.detector or list(DETECTORS), given.slots):
-            if step.done():
-                print(f"done: {step.name}")
-                continue
-            if time.monotonic() > deadline or not _run(step.command(), deadline, step.done):
+            if not step.done():
+                if time.monotonic() > deadline or not _run(step.command(), deadline, step.done):
+                    keep()
+                    raise SystemExit(f"stopped in {step.name}; the same command goes on")
                 keep()
-                raise SystemExit(f"stopped in {step.name}; the same command goes on")
-            step.after()
-            keep()
+            step.after()  # of a step that was done before, too: it may have been killed in between
             print(f"done: {step.name}", flush=True)
 
 

@@ -21,11 +21,20 @@ DATABASE = "store.db"
 
 
 def restore() -> None:
-    """Unpack what the work folder lacks; an older schema is brought up to date."""
+    """Unpack what the work folder lacks; an older schema is brought up to date.
+
+    Raises:
+        SystemExit: the work folder has a store with fewer trials than the one that is kept.
+    """
     WORK.mkdir(parents=True, exist_ok=True)
     for packed in sorted(KEPT.glob("*.xz")):
         target = WORK / packed.stem
         if target.exists():
+            if target.name == DATABASE and _trials(target) < _kept_trials():
+                raise SystemExit(
+                    f"{target} has fewer trials than {packed}: move it away to go on from the "
+                    "latter, or give --afresh"
+                )
             continue
         _write(target, lzma.decompress(packed.read_bytes()))
         if target.name == DATABASE:
@@ -33,8 +42,14 @@ def restore() -> None:
 
 
 def keep() -> None:
-    """Pack the work folder's store, without free pages or a journal, and its noise trials."""
+    """Pack the work folder's store, without free pages or a journal, and its noise trials.
+
+    Evidence that has more trials is left alone: it is another one, or of another machine.
+    """
     KEPT.mkdir(parents=True, exist_ok=True)
+    if _trials(WORK / DATABASE) < _kept_trials():
+        print(f"{KEPT} has more trials than {WORK}, and is left as it is")
+        return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / DATABASE
         with sqlite3.connect(WORK / DATABASE) as connection:
@@ -42,6 +57,27 @@ def keep() -> None:
         connection.close()
         for path in (copy, *sorted(WORK.glob("*_noise.jsonl"))):
             _write(KEPT / f"{path.name}.xz", lzma.compress(path.read_bytes(), preset=9))
+
+
+def _trials(database: Path) -> int:
+    """How many trials of a store have ended."""
+    connection = sqlite3.connect(database)
+    try:
+        query = "SELECT COUNT(*) FROM trials WHERE state NOT IN ('running', 'paused')"
+        return int(connection.execute(query).fetchone()[0])
+    finally:
+        connection.close()
+
+
+def _kept_trials() -> int:
+    """The same of the store that is kept; 0 where there is none."""
+    packed = KEPT / f"{DATABASE}.xz"
+    if not packed.exists():
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / DATABASE
+        copy.write_bytes(lzma.decompress(packed.read_bytes()))
+        return _trials(copy)
 
 
 def _write(path: Path, content: bytes) -> None:

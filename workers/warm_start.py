@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -136,7 +137,7 @@ def provide_weights(spec: TrialSpec) -> None:
         WorkersError: the training's loss or weights are not finite, or the file cannot be written.
     """
     path = warm_start_path(spec)
-    if path.exists():
+    if _is_whole(path):
         with contextlib.suppress(OSError):
             os.utime(path)  # in use: `collect_garbage` leaves it
         return
@@ -144,10 +145,19 @@ def provide_weights(spec: TrialSpec) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (path.parent / f".{path.stem}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not path.exists():
+            if not _is_whole(path):
                 _train_and_save(spec, path)
     except OSError as error:
         raise WorkersError(f"the warm start {path} cannot be written: {error.strerror}") from error
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the weights are there, and not torn as a power cut may leave them."""
+    try:
+        with zipfile.ZipFile(path) as content:  # what torch writes; its index is at the end
+            return bool(content.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _train_and_save(spec: TrialSpec, path: Path) -> None:
@@ -179,6 +189,8 @@ def _train_and_save(spec: TrialSpec, path: Path) -> None:
         fresh = Path(folder) / path.name
         with fresh.open("wb") as file:  # given a path, torch would write the file's name into it
             torch.save({"state_dict": weights, "meta": {}}, file)
+            file.flush()
+            os.fsync(file.fileno())
         fresh.rename(path)
 
 

@@ -95,8 +95,8 @@ def compare(
         typer.Option(
             min=0,
             max=2**32 - 1,
-            help="The seeds are this one and those after it; default: 1000, with --spec 3000, "
-            "which no stage of a job uses.",
+            help="The seeds are this one and those after it; default: 3000, for no stage of a "
+            "job uses these.",
             show_default=False,
         ),
     ] = None,

@@ -48,6 +48,7 @@ def own_setting(
     from search_server.errors import JobError
     from search_server.loss_choice import detector_path
     from search_server.spec import Resources
+    from search_server.spec_trials import FIRST_SEED
     from workers import TrialSpec, load_detector
 
     if detector is None:
@@ -71,7 +72,7 @@ def own_setting(
     cores = threads or 1
     resources = Resources(cpus=cores, gpus=gpus or 0.0, threads=cores, device=where)
     about = {"detector": detector, "data": data, "train_split": train, "split": split}
-    return Setting(template, resources, None, 1000, about)
+    return Setting(template, resources, None, FIRST_SEED, about)
 
 
 def spec_setting(

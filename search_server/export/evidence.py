@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from losses import LossDefinition
 from losses.catalog import EVIDENCE
-from search_server.confirmation import CONFIRM, ENDED, TEST
+from search_server.confirmation import confirmations, judged
 from search_server.errors import ExportError
+from search_server.store.records import CONFIRM, MEASURED, TEST
 
 if TYPE_CHECKING:
     from search_server.publish import Publication, ReadOut
@@ -23,8 +24,8 @@ def write_published(
     """Writes a published row as ``NAME.json`` and ``NAME.evidence.json``.
 
     The first is a loss definition like those of the catalogue, named after the file. The second has
-    the job's spec, its funnel counts, and every trial of `confirm` and `test` of the row, the
-    baseline and the rivals.
+    the job's spec, its funnel counts, and every trial of `confirm` and `test`: of the row, the
+    baseline, the rivals, and all others that were confirmed.
 
     Args:
         path: of the definition; its folder is made.
@@ -69,9 +70,10 @@ def free_path(path: Path, force: bool) -> Path:
 def evidence(store: Store, publication: Publication, found: ReadOut) -> dict[str, Any]:
     """What speaks for a published row, as plain JSON data; AP in [0, 1]."""
     job, row = publication.job, publication.row
-    known = {each.index for each in publication.candidates}
     rows = store.trials(job.id, curves=False)
-    judging = [t for t in rows if t.stage in (CONFIRM, TEST) and t.candidate in known]
+    judging = [t for t in rows if t.stage in (CONFIRM, TEST)]
+    known = {t.candidate for t in judging} | {each.index for each in publication.candidates}
+    said = confirmations(judged(store, [job.id]).get(job.id, ()))
     versions = [dict(trial.versions) for trial in judging if trial.versions]
     return {
         "job": job.id,
@@ -91,7 +93,21 @@ def evidence(store: Store, publication: Publication, found: ReadOut) -> dict[str
                 "name": each.name,
                 "definition": dict(each.definition),
             }
-            for each in publication.candidates
+            for each in store.candidates(job.id)
+            if each.index in known
+        ],
+        "confirm": [
+            {
+                "candidate": index,
+                "mean_difference": gain.mean,
+                "interval": [gain.low, gain.high],
+                "p": each.p,
+                "family": each.family,
+                "shrunken": each.shrunken,
+                "seeds": gain.count,
+            }
+            for index, each in sorted(said.items())
+            if each.confirm is not None and (gain := each.confirm.difference) is not None
         ],
         "trials": [
             {
@@ -103,7 +119,7 @@ def evidence(store: Store, publication: Publication, found: ReadOut) -> dict[str
                 "reused_from": trial.reused_from,
             }
             for trial in judging
-            if trial.state in ENDED
+            if trial.state in MEASURED
         ],
         "test": [
             {

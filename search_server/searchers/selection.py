@@ -95,10 +95,15 @@ def _fronts(points: Sequence[tuple[float, int]]) -> list[int]:
 
 
 def _niches(ranking: Sequence[Observation], settings: Settings) -> list[Observation]:
-    """The best of each niche, at most P: clearing (Petrowski, 1996) with a capacity of one."""
+    """The best of each niche, at most P: clearing (Petrowski, 1996) with a capacity of one.
+
+    A poor loss far away from all others has a niche of its own, so one that was stopped at a rung
+    has none as soon as there is any with a fitness.
+    """
+    able = [each for each in ranking if each.fitness is not None] or ranking
     winners: list[Observation] = []
     centers: list[Any] = []
-    for seen in ranking:
+    for seen in able:
         if len(winners) == settings.parents:
             break
         own = structure(seen.expressions)

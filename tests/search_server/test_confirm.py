@@ -43,6 +43,7 @@ QUICK: dict[str, Any] = {
     "candidates": 8,
     "window": 3,
 }
+CONFIRMED = confirm_seeds(fake.spec(**QUICK))
 TWICE = "funnel.confirm.rivals.1"
 WORTH = {"search_val": 0.3, "confirm": 0.2, "test": 0.25}
 
@@ -79,7 +80,7 @@ def test_the_best_the_baseline_and_the_rivals_are_trained_from_fresh_paired_seed
         confirmed = [t for t in store.trials(job) if t.stage == "confirm"]
         rival = store.candidate(job, 9)
         assert {(t.candidate, t.seed) for t in confirmed} == {
-            (index, seed) for index in (0, 3, 5, 9) for seed in (1001, 1002, 1003)
+            (index, seed) for index in (0, 3, 5, 9) for seed in CONFIRMED
         }
         assert (rival.origin, rival.stage, rival.state, rival.fitness) == (
             *("rival", "confirm", "done", None),
@@ -121,11 +122,15 @@ def test_what_was_not_worth_it_is_not_confirmed() -> None:
 
 
 def test_seeds_of_the_judging_stages_are_used_by_no_other() -> None:
-    spec = fake.spec(**QUICK, seed=1002)
-    assert confirm_seeds(spec) == (1001, 1003, 1004)
-    assert publish_seeds(spec, 3) == (2000, 2001, 2002)
-    many = {**QUICK["funnel"], "proxy": {"steps": 5, "seeds": [2001]}}
-    assert publish_seeds(fake.spec(**{**QUICK, "funnel": many}), 3) == (2000, 2002, 2003)
+    spec, other = fake.spec(**QUICK), fake.spec(**QUICK, seed=1002)
+    seeds = [
+        *(confirm_seeds(spec), publish_seeds(spec, 12)),
+        *(confirm_seeds(other), publish_seeds(other, 12)),
+        (spec.seed, *spec.funnel.proxy.seeds, other.seed, *range(3000, 3100)),
+    ]
+    assert sum(map(len, seeds)) == len(set().union(*seeds))  # no two have one in common
+    assert publish_seeds(spec, 12)[:3] == publish_seeds(spec, 3)
+    assert confirm_seeds(fake.spec(**QUICK)) == seeds[0]  # the same spec, the same seeds
     assert confirm_seeds(fake.spec()) == ()
 
 
@@ -142,7 +147,7 @@ def test_a_rival_that_the_search_found_itself_has_one_row(url: str) -> None:
 def test_a_failed_confirmation_counts_for_nothing_else(url: str) -> None:
     def trial(spec: TrialSpec) -> TrialResult:
         confirming = "confirm" in spec.evaluate.annotations
-        if confirming and (spec.seed == 1002 or spec.definition["name"] == "focal-ciou"):
+        if confirming and (spec.seed == CONFIRMED[1] or spec.definition["name"] == "focal-ciou"):
             return TrialResult("failed", "no luck", None, spec.seed, spec.steps)
         return worth(spec)
 

@@ -232,6 +232,21 @@ def test_a_baseline_that_fails_ends_the_search_at_once(url: str) -> None:
         assert run_job(store, job, executor) == "failed"  # resumed, it says so again
 
 
+@pytest.mark.parametrize(
+    ("status", "words"), [("timeout", "took too long"), ("out_of_memory", "ran out of memory")]
+)
+def test_a_baseline_without_an_end_leaves_nothing_to_compare_with(
+    url: str, status: str, words: str
+) -> None:
+    def trial(spec: TrialSpec) -> TrialResult:
+        return TrialResult(status, "that was it", None, spec.seed, spec.steps)  # type: ignore[arg-type]
+
+    job = fake.new_job(url)
+    with Store.open(url) as store, InlineExecutor(2, trial) as executor:
+        assert run_job(store, job, executor) == "failed"
+        assert store.job(job).reason == f"the baseline's training {words}: that was it"
+
+
 POOR = {
     "name": "poor",
     "inputs": {"I": "per_row", "U": "per_row"},

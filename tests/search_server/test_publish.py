@@ -19,6 +19,7 @@ from search_server.publish import (
     read_out,
     run_publication,
 )
+from search_server.stage_seeds import publish_seeds
 from search_server.store import NoiseFloor, Store
 from workers import TrialResult, TrialSpec
 from workers.data import digits
@@ -31,6 +32,7 @@ assert _spec.loader is not None
 searches: Any = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(searches)
 fake, QUICK, worth = searches.fake, searches.QUICK, searches.worth
+TESTED = publish_seeds(fake.spec(**QUICK), 12)
 
 
 @pytest.fixture
@@ -65,10 +67,8 @@ def test_the_row_the_baseline_and_the_rivals_are_read_from_fresh_seeds(url: str,
 
     publication, found = _publish(url, job, trial, seeds=3, say=said.append)
     assert publication.row.index == 5
-    assert publication.seeds == (2000, 2001, 2002)
-    assert {(s.seed, s.steps, s.batch_size) for s in specs} == {
-        (seed, 9, 2) for seed in (2000, 2001, 2002)
-    }
+    assert publication.seeds == TESTED[:3]
+    assert {(s.seed, s.steps, s.batch_size) for s in specs} == {(seed, 9, 2) for seed in TESTED[:3]}
     assert {s.evaluate for s in specs} == {digits().splits["test"]}
     assert {s.train for s in specs} == {digits().splits["search_train"]}
     assert sorted(s.definition["name"] for s in specs) == sorted(
@@ -76,7 +76,7 @@ def test_the_row_the_baseline_and_the_rivals_are_read_from_fresh_seeds(url: str,
     )
     assert [each.candidate.index for each in found.against] == [0, 9]
     assert [each.difference.mean for each in found.against] == pytest.approx([0.2, 0.1])
-    assert found.ap == pytest.approx({2000: 0.45, 2001: 0.451, 2002: 0.452})
+    assert found.ap == pytest.approx(dict(zip(TESTED[:3], (0.45, 0.451, 0.452), strict=True)))
     assert (found.missing, found.lost) == (0, 0)
     assert [(s.done, s.of) for s in said] == [(n, 9) for n in range(1, 10)]
     with Store.open(url) as store:
@@ -91,7 +91,7 @@ def test_a_second_reading_is_the_first_one(url: str, job: str) -> None:
 
     again, found = _publish(url, job, never, seeds=7)
     assert again.fixed
-    assert again.seeds == (2000, 2001, 2002)
+    assert again.seeds == TESTED[:3]
     assert found == first
 
 
@@ -106,7 +106,7 @@ def test_another_row_shares_the_readings_of_the_baseline(url: str, job: str) -> 
     _, found = _publish(url, job, trial, wanted=3, seeds=3)
     names = sorted(s.definition["name"] for s in specs)
     assert names == ["candidate-3"] * 3 + ["default", "focal-ciou"]
-    assert {s.seed for s in specs if s.definition["name"] == "default"} == {2002}
+    assert {s.seed for s in specs if s.definition["name"] == "default"} == {TESTED[2]}
     assert found.against[0].difference is not None
     assert found.against[0].difference.count == 3
     _, first = _publish(url, job, wanted=5)
@@ -131,21 +131,21 @@ def test_stopped_anywhere_it_goes_on_with_the_same_seeds(url: str, job: str) -> 
 
         publication, found = _publish(url, job, seeds=4, say=say, stop=stop)
         assert found.missing > 0
-        assert publication.seeds == (2000, 2001, 2002, 2003)
+        assert publication.seeds == TESTED[:4]
     publication, found = _publish(url, job, seeds=9)
-    assert publication.seeds == (2000, 2001, 2002, 2003)
+    assert publication.seeds == TESTED[:4]
     assert found.missing == 0
 
 
 def test_a_lost_trial_does_not_count_and_is_not_repeated(url: str, job: str) -> None:
     def trial(spec: TrialSpec) -> TrialResult:
-        if spec.seed == 2001 and spec.definition["name"] == "candidate-5":
+        if spec.seed == TESTED[1] and spec.definition["name"] == "candidate-5":
             return TrialResult("failed", "no luck", None, spec.seed, spec.steps)
         return worth(spec)
 
     _, found = _publish(url, job, trial, seeds=3)
     assert (found.missing, found.lost) == (0, 1)
-    assert set(found.ap) == {2000, 2002}
+    assert set(found.ap) == {TESTED[0], TESTED[2]}
     assert found.against[0].difference.count == 2
 
 
@@ -198,7 +198,7 @@ def test_the_same_trial_of_another_job_is_not_trained_again(url: str, job: str) 
     assert found.missing == 0
     with Store.open(url) as store:
         reused = [t.reused_from for t in store.trials(other) if t.stage == "test"]
-    assert f"{job}:5:test:2000" in reused
+    assert f"{job}:5:test:{TESTED[0]}" in reused
 
 
 def test_the_command_shows_a_recorded_reading(
@@ -214,7 +214,7 @@ def test_the_command_shows_a_recorded_reading(
     assert command(["publish", job, "--store", url, "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["recorded"] is True
-    assert data["seeds"] == [2000, 2001, 2002]
+    assert data["seeds"] == list(TESTED[:3])
     assert [each["origin"] for each in data["against"]] == ["baseline", "rival"]
     assert data["against"][0]["difference"]["mean"] == pytest.approx(0.2)
     assert command(["publish", f"{job}:1", "--store", url]) == 2
@@ -264,7 +264,10 @@ def test_a_published_loss_is_kept_with_its_evidence(
         | {(o.candidate.index, s): ap for o in found.against for s, ap in o.ap.items()}
     )
     confirm = {(t["candidate"], t["seed"]) for t in evidence["trials"] if t["stage"] == "confirm"}
-    assert len(confirm) == 9
+    assert len(confirm) == 12  # the row, the baseline, the rival, and what else was confirmed
+    assert [each["candidate"] for each in evidence["confirm"]] == [3, 5, 9]
+    assert [each["family"] for each in evidence["confirm"]] == [2, 2, 0]
+    assert {each["candidate"] for each in evidence["losses"]} == {0, 3, 5, 9}
     assert [each["mean_difference"] for each in evidence["test"]] == pytest.approx([0.2, 0.1])
     assert sum(each["count"] for each in evidence["draws"]) >= 8
     capsys.readouterr()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from search_server import jobs as jobs_module
+from search_server.checkpoints import Checkpoints
 from search_server.controller import run_job
 from search_server.errors import SpecError
 from search_server.executors import InlineExecutor
@@ -215,9 +216,11 @@ def test_stopped_anywhere_it_goes_on_without_its_checkpoints(
 
 def test_only_what_may_go_on_keeps_a_checkpoint(url: str, own_home: Path) -> None:
     job_id = fake.new_job(url, **fake.HALVING)
-    folder, most = own_home / "checkpoints" / job_id, 0
+    most = 0
     with Store.open(url) as store:
         job = open_job(store, job_id)
+        folder = Checkpoints(job_id, store.url).folder
+        assert folder.parent == own_home / "checkpoints"
 
         def look(progress: Progress) -> None:
             nonlocal most

@@ -61,6 +61,17 @@ def test_a_lost_file_is_trained_again_to_the_same_weights(spec: TrialSpec) -> No
     assert [path.suffix for path in warm_start_path(spec).parent.iterdir() if path.is_dir()] == []
 
 
+def test_a_torn_file_is_trained_again(spec: TrialSpec) -> None:
+    """A power cut may leave a name with nothing, or half a file, behind it."""
+    first = train(spec)
+    whole = warm_start_path(spec).read_bytes()
+    for size in (0, len(whole) // 2):
+        warm_start_path(spec).write_bytes(whole[:size])
+        again = train(spec)
+        assert (again.status, again.fitness, again.curves) == ("done", first.fitness, first.curves)
+        assert warm_start_path(spec).read_bytes() == whole
+
+
 def test_the_seeds_and_losses_of_a_job_share_one_file(spec: TrialSpec) -> None:
     other_loss = {**OWN, "bbox": {"type": "stock", "loss": {"type": "IoULoss"}}}
     path = warm_start_path(spec)

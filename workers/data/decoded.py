@@ -24,7 +24,7 @@ from workers.home import lossforge_home
 
 LIMIT_VARIABLE = "LOSSFORGE_DECODED_MB"
 DEFAULT_LIMIT = 256  # MB a split
-_UNUSED_FOR = 14 * 24 * 3600.0  # seconds, after which a file is removed
+_UNUSED_FOR = 30 * 24 * 3600.0  # seconds, after which a file is removed; `workers.folders` too
 _PIXELS, _INDEX = "pixels.npy", "index.json"
 
 
@@ -53,7 +53,7 @@ def provide_decoded(images: Sequence[Mapping[str, Any]], image_folder: str) -> D
     """The images of a split, decoded; the first to ask for them decodes, others wait for it.
 
     What is kept belongs to the files' paths, sizes and modification times: a file that changes is
-    decoded anew. What no trial has used for two weeks is removed.
+    decoded anew. What no trial has used for thirty days is removed.
 
     Args:
         images: of an annotation file in COCO format.
