@@ -10,23 +10,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
-
-from sqlalchemy import and_, case, select
+from dataclasses import dataclass
 
 from search_server.paired_statistics import Paired, holm, paired
 from search_server.seed_statistics import Spread, spread
 from search_server.shrinkage import shrunken
-from search_server.store.models import Candidate, Trial
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from search_server.store import Store
-
-CONFIRM, TEST = "confirm", "test"
-ENDED = ("done", "diverged")
+CONFIRM, TEST = JUDGING = ("confirm", "test")
+"""The stages whose seeds chose nothing."""
+MEASURED = ("done", "diverged")
+"""The states of a trial that say something about its loss."""
 RIVAL = "rival"
 
 
@@ -52,6 +45,7 @@ class Confirmation:
 
     Attributes:
         confirm, test: its readings; None without a trial of the stage.
+        gain: mean of the difference on `confirm`, 0.0 for the baseline; None without one.
         p: of the difference on `confirm`, two-sided, corrected by Holm for `family`; None without
             an interval, and for the baseline. A rival's is not corrected: it was chosen before
             anything was trained, and is in no family.
@@ -64,6 +58,7 @@ class Confirmation:
 
     confirm: Reading | None = None
     test: Reading | None = None
+    gain: float | None = None
     p: float | None = None
     family: int = 0
     shrunken: float | None = None
@@ -88,7 +83,11 @@ class Judged:
 
 
 def confirmations(trials: Iterable[Judged]) -> dict[int, Confirmation]:
-    """The candidates of one job that have trials of `confirm` or `test`, by index."""
+    """The candidates of one job that have trials of `confirm` or `test`, by index.
+
+    The store keeps what this says of `confirm` in columns: whoever changes a statistic writes them
+    anew in a revision of the schema.
+    """
     values: dict[tuple[int, str], dict[int, float]] = defaultdict(dict)
     origins: dict[int, str] = {}
     sources: dict[int, list[str]] = defaultdict(list)
@@ -97,68 +96,55 @@ def confirmations(trials: Iterable[Judged]) -> dict[int, Confirmation]:
         origins[trial.candidate] = trial.origin
         if trial.reused_from is not None:
             sources[trial.candidate].append(trial.reused_from)
-    found = {
+    base = values.get((0, CONFIRM), {})
+    differences = {
+        index: difference
+        for index in sorted(origins)
+        if index and (difference := paired(values.get((index, CONFIRM), {}), base)) is not None
+    }
+    family = [index for index in differences if origins[index] != RIVAL]
+    estimates = shrunken(
+        [
+            {seed: ap - base[seed] for seed, ap in values[index, CONFIRM].items() if seed in base}
+            for index in family
+        ]
+    )
+    # one that has no p value yet, for want of seeds, is in the family all the same
+    known = [(index, p) for index in family if (p := differences[index].p) is not None]
+    lacking = [1.0] * (len(family) - len(known))
+    corrected = holm([p for _, p in known] + lacking)
+    p_values = {index: each.p for index, each in differences.items()}
+    p_values |= {index: p for (index, _), p in zip(known, corrected, strict=False)}
+    own = dict(zip(family, estimates, strict=True))
+    gains = {index: each.mean for index, each in differences.items()} | ({0: 0.0} if base else {})
+    return {
         index: Confirmation(
-            _reading(values, index, CONFIRM), _reading(values, index, TEST), reused=tuple(own)
+            confirm=reading(
+                values.get((index, CONFIRM)), base if index else {}, differences.get(index)
+            ),
+            test=reading(values.get((index, TEST)), values.get((0, TEST), {}) if index else {}),
+            gain=gains.get(index),
+            p=p_values.get(index),
+            family=len(family) if index in own else 0,
+            shrunken=own.get(index),
+            reused=tuple(sources[index]),
         )
         for index in sorted(origins)
-        for own in [sources[index]]
     }
-    for index, one in found.items():
-        if one.confirm is not None and one.confirm.difference is not None:
-            found[index] = replace(one, p=one.confirm.difference.p)
-    family = [i for i, one in found.items() if one.confirmed and origins[i] != RIVAL]
-    base = values[0, CONFIRM]
-    differences = [
-        {seed: ap - base[seed] for seed, ap in values[index, CONFIRM].items() if seed in base}
-        for index in family
-    ]
-    for index, estimate in zip(family, shrunken(differences), strict=True):
-        found[index] = replace(found[index], shrunken=estimate, family=len(family))
-    tested = [(index, p) for index in family if (p := found[index].p) is not None]
-    # one that has no p value yet, for want of seeds, is in the family all the same
-    lacking = [1.0] * (len(family) - len(tested))
-    corrected = holm([p for _, p in tested] + lacking)
-    for (index, _), p in zip(tested, corrected, strict=False):
-        found[index] = replace(found[index], p=p)
-    return found
 
 
-def judged(store: Store, jobs: Sequence[str] | None = None) -> dict[str, list[Judged]]:
-    """The ended trials of `confirm` and `test` by job, in one query that reads no other trial.
+def reading(
+    own: Mapping[int, float] | None,
+    base: Mapping[int, float],
+    difference: Paired | None = None,
+) -> Reading | None:
+    """One stage's reading of a candidate from the AP by seed of its own and of the baseline.
 
     Args:
-        jobs: only of these; None: of all.
+        own: None, or empty, where it has no trial of the stage: there is no reading then.
+        base: empty for the baseline itself.
+        difference: where it is known already.
     """
-    measured = case((Trial.state == "diverged", 0.0), else_=Trial.fitness)
-    query = (
-        select(
-            Trial.job_id, Trial.candidate, Candidate.origin, Trial.stage, Trial.seed, measured,
-            Trial.reused_from,
-        )
-        .join(
-            Candidate,
-            and_(Candidate.job_id == Trial.job_id, Candidate.index == Trial.candidate),
-        )
-        .where(Trial.stage.in_((CONFIRM, TEST)), Trial.state.in_(ENDED))
-        .order_by(Trial.job_id, Trial.candidate, Trial.stage, Trial.seed)
-    )  # fmt: skip
-    if jobs is not None:
-        query = query.where(Trial.job_id.in_(jobs))
-    found: dict[str, list[Judged]] = defaultdict(list)
-    with store.reading() as session:
-        for job, candidate, origin, stage, seed, value, source in session.execute(query):
-            if value is not None:
-                found[job].append(Judged(candidate, origin, stage, seed, value, source))
-    return dict(found)
-
-
-def _reading(
-    values: Mapping[tuple[int, str], Mapping[int, float]], index: int, stage: str
-) -> Reading | None:
-    own = values.get((index, stage))
     if not own:
         return None
-    base = values.get((0, stage), {})
-    difference = paired(own, base) if index and base else None
-    return Reading(spread(own), difference, dict(own))
+    return Reading(spread(own), difference or paired(own, base), dict(own))

@@ -19,7 +19,6 @@ from search_server.step_budget import StepBudget
 from search_server.store import CandidateRecord, Store, TrialRecord
 from workers import TrialResult, TrialSpec
 
-
 _WORDS = {"failed": "failed", "timeout": "took too long", "out_of_memory": "ran out of memory"}
 
 

@@ -9,10 +9,10 @@ from itertools import groupby
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Row, and_, case, func, select
+from sqlalchemy import Row, select
 
 from search_server.rounds import Rounds
-from search_server.store.models import Candidate, Job, Trial
+from search_server.store.models import Candidate, Job, JobTotals
 
 if TYPE_CHECKING:
     from search_server.store import Store
@@ -83,46 +83,14 @@ class RoundSummary:
 
 def summaries(store: Store) -> list[JobSummary]:
     """Every job, the newest first."""
-    mine = Candidate.origin.not_in(("baseline", "rival"))
-    own = Candidate.origin == "baseline"
-    trained = and_(mine, Candidate.fitness.is_not(None), Candidate.state != "failed")
-    final = and_(trained, Candidate.origin == "mean")
-    counted = (
-        select(
-            Candidate.job_id,
-            func.sum(case((mine, 1), else_=0)).label("candidates"),
-            func.sum(case((trained, 1), else_=0)).label("trained"),
-            func.max(case((trained, Candidate.fitness))).label("best"),
-            func.max(case((own, Candidate.fitness))).label("baseline"),
-            func.max(case((final, Candidate.fitness))).label("mean"),
-        )
-        .group_by(Candidate.job_id)
-        .subquery()
-    )
-    judged = (
-        select(
-            Trial.job_id,
-            func.sum(case((Trial.stage == "confirm", 1), else_=0)).label("confirmed"),
-            func.sum(case((Trial.stage == "test", 1), else_=0)).label("published"),
-        )
-        .where(Trial.stage.in_(("confirm", "test")), Trial.state != "running")
-        .group_by(Trial.job_id)
-        .subquery()
-    )
     query = (
         select(
             *(Job.id, Job.name, Job.state, Job.reason),
-            func.coalesce(counted.c.candidates, 0),
-            func.coalesce(counted.c.trained, 0),
-            *(counted.c.best, counted.c.baseline),
+            *(JobTotals.searched, JobTotals.trained, JobTotals.best, JobTotals.baseline),
             *(Job.created_at, Job.started_at, Job.finished_at),
-            func.coalesce(judged.c.confirmed, 0),
-            func.coalesce(judged.c.published, 0),
-            Job.spec["searcher"],
-            counted.c.mean,
+            *(JobTotals.confirmed, JobTotals.published, JobTotals.mean, Job.rounds, Job.samples),
         )
-        .outerjoin(counted, counted.c.job_id == Job.id)
-        .outerjoin(judged, judged.c.job_id == Job.id)
+        .join(JobTotals, JobTotals.job_id == Job.id)
         .order_by(Job.serial.desc())
     )
     with store.reading() as session:
@@ -130,11 +98,11 @@ def summaries(store: Store) -> list[JobSummary]:
 
 
 def _summary(row: Row[*tuple[Any, ...]]) -> JobSummary:
-    *facts, confirmed, published, searcher, mean = tuple(row)
+    *facts, confirmed, published, mean, count, samples = tuple(row)
     found = replace(JobSummary(*facts), confirmed=confirmed, published=published)
-    rounds = Rounds.of(searcher)
-    if rounds is None:
+    if count is None:
         return found
+    rounds = Rounds(count, samples)
     newest = rounds.round(min(found.candidates, rounds.last)) or 0
     return replace(found, round=newest, rounds=rounds.count, mean=mean)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import sqrt
 
 from search_server.seed_statistics import paired_difference
@@ -77,13 +78,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _p_value(mean: float, error: float, freedom: int) -> float:
-    from scipy.stats import t
+    from scipy.special import stdtr
 
     if error == 0.0:
         return 1.0 if mean == 0.0 else 0.0
-    return float(2 * t.sf(abs(mean) / error, freedom))
+    return float(2 * stdtr(freedom, -abs(mean) / error))
 
 
+@cache
 def t_quantile(freedom: int, confidence: float = CONFIDENCE) -> float:
     """How many standard errors a two-sided interval reaches to each side.
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from search_server.confirmation import Confirmation, confirmations, judged
+from search_server.confirmation import Confirmation, confirmations
 from search_server.errors import JobError
 from search_server.executors import Executor
 from search_server.export.choice import choose, gains_of
@@ -23,6 +23,7 @@ from search_server.paired_statistics import Paired, paired
 from search_server.same_losses import trained_key
 from search_server.stage_seeds import publish_seeds
 from search_server.store import CandidateRecord, Store, TrialRecord
+from search_server.store.judged import judged
 from search_server.store.records import Stage
 from workers import TrialResult, TrialSpec
 from workers.result import LOST

@@ -1,9 +1,9 @@
 """How good a candidate is: mean over its seeds, spread, and difference paired by seed."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Protocol
 
 
@@ -72,8 +72,19 @@ def spread(values: Mapping[int, float]) -> Spread:
     if not seeds:
         return Spread(math.nan, None, (), math.nan, math.nan)
     numbers = [values[seed] for seed in seeds]
-    deviation = stdev(numbers) if len(numbers) > 1 else None
-    return Spread(fmean(numbers), deviation, seeds, min(numbers), max(numbers))
+    return Spread(fmean(numbers), deviation(numbers), seeds, min(numbers), max(numbers))
+
+
+def deviation(numbers: Sequence[float]) -> float | None:
+    """Sample standard deviation, None of fewer than two; 0.0 exactly where all are equal.
+
+    That of `statistics` is exact to the last bit, by fractions, and takes thirty times as long.
+    """
+    if len(numbers) < 2:
+        return None
+    moved = [number - numbers[0] for number in numbers]
+    squares = math.fsum(each * each for each in moved) - math.fsum(moved) ** 2 / len(moved)
+    return math.sqrt(max(0.0, squares) / (len(moved) - 1))
 
 
 def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Spread:

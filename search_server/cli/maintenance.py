@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -73,16 +74,27 @@ def doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
 
 
 @db.command()
-def upgrade(store: StoreOption = None) -> None:
-    """Bring a store to the schema of this version. Back it up first.
+def upgrade(
+    store: StoreOption = None,
+    no_backup: Annotated[
+        bool, typer.Option("--no-backup", help="Make no copy of an SQLite store first.")
+    ] = False,
+) -> None:
+    """Bring a store to the schema of this version, all of it or nothing.
+
+    An SQLite store is copied first, to a file beside it. Back a PostgreSQL store up with pg_dump.
 
     Example: lossforge db upgrade --store sqlite:////home/me/lossforge.db
     """
+    from search_server.cli.output import one_line
     from search_server.store.schema import upgrade as run
     from search_server.store.url import parse_url, shown
 
+    def tell(file: Path) -> None:
+        print(f"backed up to {one_line(str(file))}")
+
     url = parse_url(store_url(store))
-    before, after = run(url)
+    before, after = run(url, None if no_backup else tell)
     change = "was there already" if before == after else f"from {before or 'nothing'}"
     print(f"{shown(url)}: schema {after} ({change})")
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from losses import CATALOG, LossDefinition
-from search_server.confirmation import confirmations, judged
+from search_server.confirmation import confirmations
 from search_server.errors import ExportError
 from search_server.report.records import best_of, trained_candidates
 from search_server.store import CandidateRecord
+from search_server.store.judged import judged
 
 if TYPE_CHECKING:
     from search_server.store import Store

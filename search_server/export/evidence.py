@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from losses import LossDefinition
 from losses.catalog import EVIDENCE
-from search_server.confirmation import confirmations, judged
+from search_server.confirmation import CONFIRM, MEASURED, TEST, confirmations
 from search_server.errors import ExportError
-from search_server.store.records import CONFIRM, MEASURED, TEST
+from search_server.store.judged import judged
 
 if TYPE_CHECKING:
     from search_server.publish import Publication, ReadOut

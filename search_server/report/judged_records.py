@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from search_server.confirmation import (
     CONFIRM,
-    ENDED,
+    MEASURED,
     RIVAL,
     TEST,
     Confirmation,
@@ -100,7 +100,7 @@ def job_confirmations(
             0.0 if t.state == "diverged" else t.fitness or 0.0, t.reused_from,
         )
         for t in trials
-        if t.stage in (CONFIRM, TEST) and t.state in ENDED
+        if t.stage in (CONFIRM, TEST) and t.state in MEASURED
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from sqlalchemy import select
 
 from search_server.fingerprints import SCALES_AGREE, Fingerprint
-from search_server.store import convert, lookup, models
+from search_server.store import convert, lookup, models, totals
 from search_server.store.losses import loss_id
 from search_server.store.moves import CANDIDATE_MOVES, STAGE_MOVES, check_move
 from search_server.store.records import CandidateRecord, CandidateState, DrawRecord, Stage
@@ -43,13 +43,15 @@ class Candidates(Sessions):
             StoreError: the index is not the next one, or the job has a candidate of this key.
         """
         with self.changing() as session:
-            lookup.job(session, job_id, lock=True)
+            job = lookup.job(session, job_id, lock=True)
             lookup.check_next(session, job_id, candidate)
             if fingerprint is not None:
                 found = loss_id(session, fingerprint, scales)
                 candidate = replace(candidate, loss_id=found)
             row = convert.candidate_row(job_id, candidate)
-            session.add(models.Candidate(**row, created_at=now()))
+            made = models.Candidate(**row, board=job.board, serial=job.serial, created_at=now())
+            session.add(made)
+            totals.add_candidate(session, made)
             for (origin, outcome), count in (counts or {}).items():
                 key = (job_id, origin, convert.plain(outcome))
                 known = session.get(models.FunnelCount, key)
@@ -107,6 +109,7 @@ class Candidates(Sessions):
         what = f"candidate {job_id}:{index}"
         with self.changing() as session:
             row = lookup.candidate(session, job_id, index, lock=True)
+            before = totals.Fitness.of(row)
             if stage is not None:
                 check_move(STAGE_MOVES, f"the stage of {what}", row.stage, stage)
                 row.stage = stage
@@ -119,6 +122,7 @@ class Candidates(Sessions):
                 row.fitness = convert.finite(fitness)
             if reason is not None:
                 row.reason = convert.plain(reason)
+            totals.change_candidate(session, row, before)
 
     def candidate(self, job_id: str, index: int) -> CandidateRecord:
         """One candidate.

@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import func, select, text
 
 from search_server.errors import JobError
-from search_server.store import convert, lookup, models, owner
+from search_server.rounds import Rounds
+from search_server.store import convert, lookup, models, owner, totals
 from search_server.store.moves import JOB_MOVES, check_move
 from search_server.store.records import JobRecord, JobState
 from search_server.store.sessions import Sessions, now
@@ -39,6 +40,11 @@ class Jobs(Sessions):
             serial = session.scalar(select(func.max(models.Job.serial))) or 0
             same = select(func.max(models.Job.number)).where(models.Job.slug == slug)
             number = (session.scalar(same) or 0) + 1
+            of_group = select(func.min(models.Job.serial)).where(
+                models.Job.trial_group == trial_group
+            )
+            board = session.scalar(of_group) if trial_group else None
+            rounds = Rounds.of_spec(spec)
             job = models.Job(
                 id=f"{slug}-{number}",
                 serial=serial + 1,
@@ -53,8 +59,13 @@ class Jobs(Sessions):
                 trial_group=trial_group,
                 owner=None,
                 created_at=now(),
+                board=serial + 1 if board is None else board,
+                rounds=None if rounds is None else rounds.count,
+                samples=None if rounds is None else rounds.samples,
             )
             session.add(job)
+            session.flush()  # the totals refer to it
+            session.add(totals.none_yet(job.id))
             return job.id
 
     def job(self, job_id: str) -> JobRecord:

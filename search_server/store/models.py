@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Computed,
     DateTime,
     Dialect,
     ForeignKey,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import JSON, TypeDecorator
@@ -81,7 +83,11 @@ def fraction(column: str) -> CheckConstraint:
 
 
 class Job(Base):
-    """One row per search job. `serial` is the order of creation."""
+    """One row per search job. `serial` is the order of creation.
+
+    `board` is the serial of the first job of its trial group, or its own where that is not known:
+    jobs of one board are ranked together. `rounds` and `samples` are those of a policy search.
+    """
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -89,6 +95,7 @@ class Job(Base):
         UniqueConstraint("serial"),
         UniqueConstraint("slug", "number"),
         Index(None, "trial_group"),
+        Index(None, "board"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -106,10 +113,44 @@ class Job(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    board: Mapped[int]
+    rounds: Mapped[int | None]
+    samples: Mapped[int | None]
+
+
+class JobTotals(Base):
+    """One row per job: what it has so far, written with what is counted; see `totals`."""
+
+    __tablename__ = "job_totals"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    candidates: Mapped[int]
+    searched: Mapped[int]
+    trained: Mapped[int]
+    confirmed: Mapped[int]
+    published: Mapped[int]
+    best: Mapped[float | None]
+    baseline: Mapped[float | None]
+    mean: Mapped[float | None]
+
+
+# Confirmed ones first, then by fitness, by simulation, what has neither, and failed ones last;
+# within these the higher value first, which makes the index an ascending one.
+STANDING = (
+    "CASE WHEN state = 'failed' THEN 4 WHEN gain IS NOT NULL THEN 0 "
+    "WHEN fitness IS NOT NULL THEN 1 WHEN simulate_score IS NOT NULL THEN 2 ELSE 3 END"
+)
+BEHIND = "-COALESCE(gain, fitness, simulate_score, 0.0)"
+DONE = text("state = 'done' AND fitness IS NOT NULL")
 
 
 class Candidate(Base):
-    """One row per accepted candidate; rejected draws are counted in `funnel_counts` only."""
+    """One row per accepted candidate; rejected draws are counted in `funnel_counts` only.
+
+    `board` and `serial` are its job's. `gain`, `p`, `shrunken` and `family` are what `confirm`
+    says, written with the trials that say it; see `confirmation.Confirmation`. `standing` and
+    `behind` are what the leaderboard ranks by, worked out by the database.
+    """
 
     __tablename__ = "candidates"
     __table_args__ = (
@@ -118,8 +159,19 @@ class Candidate(Base):
         one_of("state", CANDIDATE_STATES),
         fraction("fitness"),
         UniqueConstraint("job_id", "key_hash"),
-        # All that the leaderboard ranks by: it never reads the rows that it does not show.
-        Index(None, "job_id", "state", "fitness", "simulate_score", "index"),
+        # All that the leaderboard ranks by, over jobs and in one: it never reads what it does not
+        # show. The others are those of the front of AP and size.
+        Index(None, "board", "standing", "behind", "serial", "index"),
+        Index(None, "board", "state", "standing", "behind", "serial", "index"),
+        Index(None, "serial", "standing", "behind", "index"),
+        Index(
+            *(None, "board", "size", "fitness", "serial", "index"),
+            sqlite_where=DONE,
+            postgresql_where=DONE,
+        ),
+        Index(
+            *(None, "serial", "size", "fitness", "index"), sqlite_where=DONE, postgresql_where=DONE
+        ),
     )
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
@@ -142,6 +194,14 @@ class Candidate(Base):
     created_at: Mapped[datetime]
     calibration: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     loss_id: Mapped[int | None] = mapped_column(ForeignKey("losses.id"))
+    board: Mapped[int]
+    serial: Mapped[int]
+    family: Mapped[int | None]
+    gain: Mapped[float | None]
+    p: Mapped[float | None]
+    shrunken: Mapped[float | None]
+    standing: Mapped[int] = mapped_column(Computed(STANDING, persisted=True))
+    behind: Mapped[float] = mapped_column(Computed(BEHIND, persisted=True))
 
 
 class Loss(Base):

@@ -6,6 +6,7 @@ current folder.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from alembic import command
@@ -16,6 +17,7 @@ from alembic.util import CommandError
 from sqlalchemy import URL, Connection, inspect, text
 
 from search_server.errors import SchemaError, StoreError
+from search_server.store.backup import back_up
 from search_server.store.engine import WRITES, connect, explained
 from search_server.store.url import shown
 
@@ -59,12 +61,16 @@ def ensure(url: URL) -> None:
         raise _refusal(url, found, wanted)
 
 
-def upgrade(url: URL) -> tuple[str | None, str]:
+def upgrade(url: URL, backed_up: Callable[[Path], None] | None = None) -> tuple[str | None, str]:
     """Bring the database to this version's schema, in one transaction; returns (before, after).
+
+    Args:
+        backed_up: asks for a copy of an SQLite store that is about to change, and is called with
+            its file once it is complete; None: no copy is made.
 
     Raises:
         SchemaError: its schema is newer than this version.
-        StoreError: cannot be opened or written.
+        StoreError: cannot be opened, written or copied. Nothing has changed then.
     """
     engine = connect(url, foreign_keys=False)
     try:
@@ -78,6 +84,11 @@ def upgrade(url: URL) -> tuple[str | None, str]:
                     return before, wanted
                 if before is not None and not _known(before):
                     raise _refusal(url, before, wanted)
+                if backed_up is not None and before is not None:
+                    # Under the lock: nothing can be written between the copy and the change.
+                    file = back_up(url, wanted)
+                    if file is not None:
+                        backed_up(file)
                 config = Config()
                 config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
                 config.attributes["connection"] = connection

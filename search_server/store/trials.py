@@ -21,7 +21,7 @@ from sqlalchemy import case, select, text
 from sqlalchemy.orm import Session, defer
 
 from search_server.errors import JobError
-from search_server.store import convert, lookup, models, owner
+from search_server.store import convert, gains, lookup, models, owner, totals
 from search_server.store.moves import TRIAL_MOVES, check_move
 from search_server.store.records import METRICS, PHASES, STAGES, Stage, Start, TrialRecord
 from search_server.store.sessions import Sessions, now
@@ -72,6 +72,7 @@ class Trials(Sessions):
             if row is not None:
                 what = _trial(job_id, candidate, stage, seed)
                 check_move(TRIAL_MOVES, what, row.state, "running")
+            before = "running" if row is None else row.state
             holder = _holder(session, trained_key, row)
             taken = None if holder is None else _taken(holder, pause_after)
             if holder is not None and taken is None and _runs(session, holder, job_id, running):
@@ -86,11 +87,13 @@ class Trials(Sessions):
                     holder.trained_key = None
                     session.flush()  # the key is free before it is taken
                 row.state, row.trained_key, row.reused_from = "running", trained_key, None
+                _count(session, row, before)
                 return Start("train")
             row.trained_key, row.finished_at = None, row.started_at
             row.reused_from = f"{holder.job_id}:{holder.candidate}:{holder.stage}:{holder.seed}"
             for column, value in taken.items():
                 setattr(row, column, value)
+            _count(session, row, before)
             return Start("reused", convert.trial_record(row, curves=True))
 
     def plan_trials(self, job_id: str, trials: Mapping[Place, str]) -> None:
@@ -133,6 +136,7 @@ class Trials(Sessions):
             if row is None:
                 raise JobError(f"{what} was never started")
             check_move(TRIAL_MOVES, what, row.state, result.status)
+            counted = row.state
             row.state, row.finished_at = result.status, now()
             if result.status in LOST or result.batch_size is not None:
                 row.trained_key = None
@@ -142,6 +146,7 @@ class Trials(Sessions):
                 spent = before.get(column)
                 setattr(row, column, value if spent is None else spent + (value or 0.0))
             row.rungs = convert.rung_columns(rungs)
+            _count(session, row, counted)
 
     def trials(
         self, job_id: str, candidate: int | None = None, *, curves: bool = True
@@ -161,6 +166,12 @@ class Trials(Sessions):
             lookup.job(session, job_id)
             found = session.scalars(query.order_by(row.candidate, _IN_ORDER, row.seed))
             return [convert.trial_record(trial, curves) for trial in found]
+
+
+def _count(session: Session, row: models.Trial, before: str) -> None:
+    """Write what a trial's change of state changes elsewhere."""
+    gains.renew(session, row)
+    totals.change_trial(session, row, before)
 
 
 def _holder(

@@ -3,20 +3,19 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
-from sqlalchemy import event, insert
+from sqlalchemy import event
 
 from search_server.cli import run
 from search_server.errors import JobError
 from search_server.leaderboard import leaderboard, leaderboard_row, trial_group
-from search_server.leaderboard_query import Page, page_query
 from search_server.overview import round_summaries, summaries
-from search_server.store import CandidateRecord, Store, convert, models
+from search_server.store import CandidateRecord, Store, models
 from workers import Split, TrialResult, TrialSpec
 
 
@@ -341,57 +340,30 @@ class TestAllJobs:
         assert leaderboard(store) == []
 
 
+def statements(store: Store, ask: Callable[[], object]) -> int:
+    """How many queries a question takes."""
+    heard: list[str] = []
+
+    def hear(*given: Any) -> None:
+        heard.append(given[2])
+
+    event.listen(store.engine, "before_cursor_execute", hear)
+    ask()
+    event.remove(store.engine, "before_cursor_execute", hear)
+    return len([sql for sql in heard if sql.startswith(("SELECT", "WITH"))])
+
+
 def test_the_queries_of_a_page_do_not_grow_with_it(store):
     for name in ("a", "b", "c"):
         job = store.create_job(name, {}, "", ["x"], name)
         for index in range(6):
             add(store, job, index, {0: 0.1, 1: 0.2})
-    statements: list[str] = []
-    event.listen(
-        store.engine, "before_cursor_execute", lambda c, cur, sql, *rest: statements.append(sql)
-    )
-    groups = leaderboard(store)
-    assert sum(len(group.rows) for group in groups) == 18
-    assert len([sql for sql in statements if sql.startswith("SELECT")]) == 3
-    statements.clear()
-    assert len(summaries(store)) == 3
-    assert len([sql for sql in statements if sql.startswith("SELECT")]) == 1
-
-
-def test_a_page_reads_the_trials_of_its_own_rows_alone(store):
-    """20,000 candidates, a fifth trained on three seeds."""
-    job = store.create_job("large", {}, "", ["x"], "g")
-    now, candidates, trials = datetime.now(UTC), [], []
-    for index in range(20_000):
-        trained = index % 5 == 0
-        record = CandidateRecord(
-            index,
-            "random" if index else "baseline",
-            (),
-            {"cls": "x" * 300},
-            f"k{index}",
-            state="done" if trained else "dropped",
-            fitness=(index * 7919 % 9973) / 1e4 if trained else None,
-        )
-        candidates.append(convert.candidate_row(job, record) | {"created_at": now})
-        if trained:
-            trials += [
-                {
-                    **{"job_id": job, "candidate": index, "stage": "proxy", "seed": seed},
-                    **{"state": "done", "spec_key": "", "reason": "", "fitness": 0.5},
-                    "started_at": now,
-                }
-                for seed in range(3)
-            ]
-    with store.changing() as session:
-        session.execute(insert(models.Candidate), candidates)
-        session.execute(insert(models.Trial), trials)
-    with store.reading() as session:
-        lines = session.execute(page_query(Page(job))).all()
-    assert len(lines) <= 3 * (20 + 1)  # a line a seed, of the page and of the baseline
-    (group,) = leaderboard(store, job)
-    assert len(group.rows) == 20
-    assert group.total == 20_000
+            judge(store, job, index, {1000: 0.1})
+    sizes = [sum(len(group.rows) for group in leaderboard(store, limit=n)) for n in (1, 6)]
+    assert sizes == [3, 18]
+    counts = {statements(store, lambda n=n: leaderboard(store, limit=n)) for n in (1, 6)}
+    assert counts == {6}
+    assert statements(store, lambda: summaries(store)) == 1
 
 
 class TestTrialGroup:

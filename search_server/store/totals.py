@@ -1,0 +1,112 @@
+"""What a job has so far, counted in the transaction that changes it: `lossforge jobs` reads a row.
+
+A row is locked before it is changed, after the candidate or trial that changes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from search_server.confirmation import CONFIRM, JUDGING
+from search_server.store import models
+
+GIVEN = ("baseline", "rival")
+"""Origins of candidates that no searcher found."""
+
+Highest = Literal["best", "baseline", "mean"]
+
+
+@dataclass(frozen=True)
+class Fitness:
+    """What of a candidate is counted."""
+
+    origin: str
+    state: str
+    value: float | None
+
+    @classmethod
+    def of(cls, row: models.Candidate) -> Fitness:
+        """Of a row as it is now."""
+        return cls(row.origin, row.state, row.fitness)
+
+    @property
+    def trained(self) -> bool:
+        """Whether a searcher found it, and its fitness counts."""
+        return self.origin not in GIVEN and self.value is not None and self.state != "failed"
+
+    def among(self, column: Highest) -> float | None:
+        """The fitness, where it is one of those whose highest a column has."""
+        if column == "baseline":
+            return self.value if self.origin == "baseline" else None
+        own = self.trained and (column == "best" or self.origin == "mean")
+        return self.value if own else None
+
+
+def none_yet(job_id: str) -> models.JobTotals:
+    """The row of a new job."""
+    counts = dict.fromkeys(("candidates", "searched", "trained", "confirmed", "published"), 0)
+    return models.JobTotals(job_id=job_id, best=None, baseline=None, mean=None, **counts)
+
+
+def add_candidate(session: Session, row: models.Candidate) -> None:
+    """Count a new candidate."""
+    totals = _row(session, row.job_id)
+    totals.candidates += 1
+    totals.searched += row.origin not in GIVEN
+    _count_fitness(session, totals, Fitness(row.origin, "open", None), Fitness.of(row))
+
+
+def change_candidate(session: Session, row: models.Candidate, before: Fitness) -> None:
+    """Count what has become of a candidate."""
+    after = Fitness.of(row)
+    if after != before:
+        _count_fitness(session, _row(session, row.job_id), before, after)
+
+
+def change_trial(session: Session, row: models.Trial, before: str) -> None:
+    """Count what has become of a trial that was in state `before`; a new one was `running`."""
+    more = (row.state != "running") - (before != "running")
+    if more == 0 or row.stage not in JUDGING:
+        return
+    totals = _row(session, row.job_id)
+    if row.stage == CONFIRM:
+        totals.confirmed += more
+    else:
+        totals.published += more
+
+
+def _row(session: Session, job_id: str) -> models.JobTotals:
+    return session.get_one(models.JobTotals, job_id, with_for_update=True, populate_existing=True)
+
+
+def _count_fitness(
+    session: Session, totals: models.JobTotals, before: Fitness, after: Fitness
+) -> None:
+    totals.trained += after.trained - before.trained
+    columns: tuple[Highest, ...] = ("best", "baseline", "mean")
+    for column in columns:
+        old, new = before.among(column), after.among(column)
+        if new == old:
+            continue
+        known = getattr(totals, column)
+        if old is None or (new is not None and new > old):
+            setattr(totals, column, new if known is None else max(known, new or 0.0))
+        else:  # the highest may be another's now
+            session.flush()
+            setattr(totals, column, session.scalar(_highest(totals.job_id, column)))
+
+
+def _highest(job_id: str, column: Highest) -> Select[float | None]:
+    c = models.Candidate
+    conditions = [c.job_id == job_id]
+    if column == "baseline":
+        conditions.append(c.origin == "baseline")
+    else:
+        conditions += [c.origin.not_in(GIVEN), c.state != "failed"]
+    if column == "mean":
+        conditions.append(c.origin == "mean")
+    return select(func.max(c.fitness)).where(*conditions)
