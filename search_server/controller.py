@@ -30,6 +30,7 @@ Observer = Callable[[Progress], None]
 
 MARGIN = 1  # trials handed out beyond the slots, so that no slot waits for the controller
 PATIENCE = 0.5  # seconds until clock, signals and trials are looked at again
+ASK_AGAIN = 1.0  # seconds until the store is asked again whether the job is to be cancelled
 
 
 def run_job(
@@ -40,7 +41,8 @@ def run_job(
     stop: threading.Event | None = None,
     trace: int = 0,
 ) -> JobState:
-    """Run a job, or go on with one, until it is done, failed or interrupted; returns its new state.
+    """Run a job, or go on with one, until it is done, failed, interrupted or cancelled; returns its
+    new state.
 
     It is `failed` if its baseline is or cannot be run for the calibration, or if no candidate
     besides it came to a fitness.
@@ -50,7 +52,8 @@ def run_job(
 
     Args:
         observer: called with the progress after every change, in this thread.
-        stop: when set, running trials are cancelled and the job is `interrupted`.
+        stop: when set, running trials are cancelled and the job is `interrupted`; `cancelled` if
+            the store says that it is `cancelling`, which is obeyed without `stop` too.
         trace: how many draws of every outcome to keep as text, for each candidate.
 
     Raises:
@@ -71,7 +74,7 @@ def run_job(
         raise
     finally:
         executor.cancel_all()
-        store.set_job_state(job_id, state, reason)
+        state = store.leave_job(job_id, state, reason)
     return state
 
 
@@ -88,9 +91,12 @@ def _search(
     deadline = _deadline(job)
     no_more = ""  # why no candidate is made after the last one
     next_look = 0.0
+    cancelled = _cancel_order(store, job.id)
 
     def ending() -> tuple[JobState, str] | None:
         """How the search ends before its time, if it does."""
+        if cancelled():
+            return "cancelled", ""
         if stop.is_set():
             return "interrupted", "stopped by the user"
         if time.monotonic() > deadline:
@@ -166,6 +172,20 @@ def _make(job: Job, ledger: Ledger, draws: Draws, stopped: Callable[[], bool]) -
         same=ledger.same.find,
         calibration=job.calibration,
     )
+
+
+def _cancel_order(store: Store, job_id: str) -> Callable[[], bool]:
+    """Tells whether somebody has asked for the end of a job; asks the store now and then."""
+    due, ordered = 0.0, False
+
+    def ask() -> bool:
+        nonlocal due, ordered
+        if time.monotonic() >= due:
+            ordered = store.job_state(job_id) in ("cancelling", "cancelled")
+            due = time.monotonic() + ASK_AGAIN
+        return ordered
+
+    return ask
 
 
 def _deadline(job: Job) -> float:

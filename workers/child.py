@@ -19,6 +19,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from workers.modules import add_user_modules
 from workers.wire import Inbox, pack, receive
 
 _PR_SET_PDEATHSIG = 1
@@ -78,6 +79,7 @@ def main(arguments: list[str]) -> None:
     die_with_parent(parent)
     os.set_inheritable(descriptor, False)
     faulthandler.enable()
+    add_user_modules()
     serve(socket.socket(fileno=descriptor))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from workers.data import DataError, Split
 from workers.data.digest import content_digest
 from workers.data.parcels import unpack, unpacked
+from workers.modules import add_user_modules
 from workers.result import TrialResult
 from workers.run import run_trial
 from workers.spec import TrialSpec
@@ -49,6 +50,7 @@ def remote_trial(spec_json: Mapping[str, Any], sent: Sequence[Sent] = ()) -> dic
     Returns:
         `TrialResult.to_json`.
     """
+    add_user_modules()
     spec = TrialSpec.from_json(spec_json)
     try:
         here = replace(spec, train=_here(spec.train, sent), evaluate=_here(spec.evaluate, sent))

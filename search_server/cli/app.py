@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from search_server.cli import data, maintenance, table
+from search_server.cli.attempts import cancel, logs, status
 from search_server.cli.bench import bench
 from search_server.cli.calibrate import calibrate
 from search_server.cli.compare import compare
@@ -60,6 +61,9 @@ for _command, _panel in (
     (search, SEARCHING),
     (submit, SEARCHING),
     (resume, SEARCHING),
+    (status, SEARCHING),
+    (logs, SEARCHING),
+    (cancel, SEARCHING),
     (verify, SEARCHING),
     (calibrate, SEARCHING),
     (jobs, RESULTS),

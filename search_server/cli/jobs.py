@@ -23,6 +23,7 @@ class JobStateFilter(StrEnum):
 
     created = "created"
     running = "running"
+    cancelling = "cancelling"
     interrupted = "interrupted"
     done = "done"
     failed = "failed"

@@ -95,9 +95,23 @@ def warn_of_budget(spec: JobSpec, source: Path, store: str | None) -> None:
 
 def resume(
     job: Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")],
-    address: AddressOption = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="As for `search`, or a cluster's dashboard, http://HOST:8265: submit it there "
+            "(`submit --resume` has more options).",
+            show_default=False,
+        ),
+    ] = None,
     slots: SlotsOption = None,
     trace: TraceOption = 0,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Resume though the last attempt's cluster does not answer: it is gone."
+        ),
+    ] = False,
     store: StoreOption = None,
     store_file: Annotated[
         Path | None,
@@ -112,6 +126,8 @@ def resume(
     from search_server.cli.output import stdout_kept
     from search_server.errors import StoreError
 
+    if _goes_elsewhere(job, address, slots, store, store_file, force, as_json):
+        return
     if store_file is not None:
         if store is not None:
             raise StoreError("give --store or --store-file, not both")
@@ -123,22 +139,64 @@ def resume(
         raise typer.Exit(_run(opened, job, address, slots, trace, as_json))
 
 
+def _goes_elsewhere(
+    job: str,
+    address: str | None,
+    slots: int | None,
+    store: str | None,
+    store_file: Path | None,
+    force: bool,
+    as_json: bool,
+) -> bool:
+    """Whether a job that is to be resumed runs already, or was submitted to a cluster; says so."""
+    if store_file is not None:  # this is the cluster
+        from workers.modules import add_user_modules
+
+        add_user_modules()
+        return False
+    from search_server.cli.options import store_url
+    from search_server.cli.output import stdout_kept
+    from search_server.cli.submit import print_submission
+    from search_server.errors import JobError
+    from search_server.store.url import absolute
+
+    if address is not None and address.startswith(("http://", "https://")):
+        if slots is not None:
+            raise JobError("--slots is for this machine; leave it out, or give --address local")
+        with stdout_kept():
+            from search_server.submission import Wishes, resubmit
+
+            sent = resubmit(job, absolute(store_url(store)), address, Wishes(force=force))
+        print_submission(sent, as_json)
+        return True
+    with open_store(store) as opened:
+        if not opened.submissions(job):
+            return False
+        with stdout_kept():
+            from search_server.submission import running_already
+
+            running = running_already(opened, opened.job(job), force)
+    if running is None:
+        return False
+    print_submission(running, as_json)
+    return True
+
+
 def _run(
     store: Store, job_id: str, address: str | None, slots: int | None, trace: int, as_json: bool
 ) -> int:
     """Runs a job in this process; returns the command's exit status."""
     from search_server.cli.live import watched
     from search_server.cli.output import stdout_kept
-    from search_server.errors import JobError
 
     record = store.job(job_id)
-    if record.state in ("done", "cancelled"):
-        raise JobError(f"job {job_id} is {record.state}; see: lossforge leaderboard {job_id}")
     with stdout_kept():
         from search_server.controller import run_job, stop_on_signals
         from search_server.executors.choice import open_executor
         from search_server.spec import JobSpec
+        from search_server.submission import check_resumable
 
+        check_resumable(record)
         spec = JobSpec.from_json(record.spec)
         executor = open_executor(spec.resources, address, slots)
     try:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from search_server.errors import JobError
 from search_server.executors.choice import CLUSTER, LOCAL
 from search_server.funnel.stages import TrialKey
+from search_server.ray_token import TOKEN_CURE
 from search_server.spec import Resources
 from workers import Split, TrialResult, TrialSpec, lossforge_home
 from workers.data.digest import content_digest
@@ -27,10 +28,6 @@ MAX_LOSSES = 3  # of Ray workers or nodes that a trial survives; see `RayExecuto
 LOOK_AGAIN = 10.0  # seconds that a count of the cluster's resources is believed
 KNOCK_SECONDS = 10.0
 GIB = 2**30
-TOKEN_CURE = (
-    "this Ray cluster wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what "
-    "`ray get-auth-token` prints on its head node"
-)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from search_server.store.records import (
     JobRecord,
     NoiseFloor,
     Start,
+    SubmissionRecord,
     TrialRecord,
 )
 from search_server.store.store import Store
@@ -32,6 +33,7 @@ __all__ = [
     "NoiseFloor",
     "Start",
     "Store",
+    "SubmissionRecord",
     "TrialRecord",
     "default_url",
 ]

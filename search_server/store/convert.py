@@ -20,6 +20,7 @@ from search_server.store.records import (
     NoiseFloor,
     Origin,
     Stage,
+    SubmissionRecord,
     TrialRecord,
     TrialState,
 )
@@ -76,7 +77,13 @@ def job_record(row: models.Job) -> JobRecord:
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
+        owner=row.owner,
     )
+
+
+def submission_record(row: models.Submission) -> SubmissionRecord:
+    """A row of `submissions`."""
+    return SubmissionRecord(row.job_id, row.attempt, row.submission_id, row.address, row.created_at)
 
 
 def candidate_row(job_id: str, record: CandidateRecord) -> dict[str, Any]:

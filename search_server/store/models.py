@@ -269,6 +269,19 @@ class Trial(Base):
     batch_size: Mapped[int | None]
 
 
+class Submission(Base):
+    """One attempt of a job on a Ray cluster; written before the cluster hears of it."""
+
+    __tablename__ = "submissions"
+    __table_args__ = (UniqueConstraint("submission_id"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    submission_id: Mapped[str]
+    address: Mapped[str]
+    created_at: Mapped[datetime]
+
+
 class NoiseFloor(Base):
     """How much trials of a trial group vary between seeds, as measured last."""
 

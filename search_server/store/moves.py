@@ -13,7 +13,8 @@ Moves = Mapping[str, tuple[str, ...]]
 # A job whose process was killed is still `running` in the store: taking it over is a move too.
 JOB_MOVES: Final[Moves] = {
     "created": ("running", "failed", "cancelled"),
-    "running": ("running", "interrupted", "done", "failed", "cancelled"),
+    "running": ("running", "cancelling", "interrupted", "done", "failed", "cancelled"),
+    "cancelling": ("cancelled",),
     "interrupted": ("running", "failed", "cancelled"),
     "failed": ("running", "cancelled"),
     "done": (),

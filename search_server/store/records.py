@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-JobState = Literal["created", "running", "interrupted", "done", "failed", "cancelled"]
+JobState = Literal["created", "running", "cancelling", "interrupted", "done", "failed", "cancelled"]
 CandidateState = Literal["open", "dropped", "done", "failed"]
 TrialState = Literal["running", "paused", "done", "diverged", "timeout", "out_of_memory", "failed"]
 Origin = Literal[
@@ -48,6 +48,7 @@ class JobRecord:
         trial_group: key of the job's proxy trials without definition and seed; jobs that share it
             are comparable. Empty when not known.
         reason: why the job is in its state, for people.
+        owner: the process that runs it; see `owner.mark`.
     """
 
     id: str
@@ -61,6 +62,24 @@ class JobRecord:
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    owner: str | None = None
+
+
+@dataclass(frozen=True)
+class SubmissionRecord:
+    """One attempt to run a job on a Ray cluster.
+
+    Attributes:
+        attempt: from 1.
+        submission_id: Ray's name of it, `JOB-a<attempt>`.
+        address: of the cluster's Jobs API, `http://head:8265`.
+    """
+
+    job_id: str
+    attempt: int
+    submission_id: str
+    address: str
+    created_at: datetime
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ Contract:
 
 from __future__ import annotations
 
+from search_server.store.attempts import Attempts
 from search_server.store.candidates import Candidates
 from search_server.store.jobs import Jobs
 from search_server.store.noise import NoiseFloors
 from search_server.store.trials import Trials
 
 
-class Store(Jobs, Candidates, Trials, NoiseFloors):
+class Store(Jobs, Attempts, Candidates, Trials, NoiseFloors):
     """Jobs, candidates and trials in SQL. Use `Store.open`, and close it or use it in a `with`."""

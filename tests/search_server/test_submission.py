@@ -15,10 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from search_server.attempts import cancel
+from search_server.cluster import Cluster
 from search_server.errors import JobError
+from search_server.jobs import create_job
 from search_server.spec import parse_spec
 from search_server.store import Store
-from search_server.submission import read_store_file, resubmit, submit
+from search_server.submission import Wishes, read_store_file, resubmit, submit
 
 SPEC = """
 name: tiny
@@ -37,7 +40,7 @@ SECRET = "s3cret-folder"
 
 
 @dataclass(frozen=True)
-class Cluster:
+class Head:
     """A Ray head of its own, and the environment in which it and its users run."""
 
     address: str
@@ -56,7 +59,7 @@ TOKEN = "0123456789abcdef" * 4
 @pytest.fixture(params=["open"])
 def cluster(
     own_home: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Cluster]:
+) -> Iterator[Head]:
     """A head started in a home folder of its own; `token`: it wants a token."""
     user = tmp_path_factory.mktemp("user")
     environment = {**os.environ, "HOME": str(user), "RAY_USAGE_STATS_ENABLED": "0"}
@@ -87,7 +90,7 @@ def cluster(
                 assert head.poll() is None, (user / "ray.log").read_text()
                 assert time.monotonic() < deadline, (user / "ray.log").read_text()
                 time.sleep(0.5)
-        yield Cluster(address, environment)
+        yield Head(address, environment)
     finally:
         head.send_signal(signal.SIGTERM)
         try:
@@ -100,9 +103,7 @@ def cluster(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_submit_leaderboard_and_export_from_another_folder(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def test_submit_leaderboard_and_export_from_another_folder(cluster: Head, tmp_path: Path) -> None:
     (tmp_path / SECRET).mkdir()
     (tmp_path / "job.yaml").write_text(SPEC)
     store = f"sqlite:///{tmp_path / SECRET / 'store.db'}"
@@ -143,7 +144,7 @@ def test_submit_leaderboard_and_export_from_another_folder(
 @pytest.mark.slow
 @pytest.mark.parametrize("cluster", ["token"], indirect=True)
 def test_a_cluster_that_wants_a_token(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"sqlite:///{tmp_path / 'store.db'}"
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -159,13 +160,24 @@ def test_a_cluster_that_wants_a_token(
     with pytest.raises(JobError, match="tiny-1"):  # it got as far as the store
         resubmit("tiny-1", url, cluster.address)
     with Store.open(url) as store:
-        job = store.create_job("tiny", {}, "", ("a",))
-    submission = resubmit(job, url, cluster.address)
+        job = create_job(store, parse_spec(SPEC))
+    submission = resubmit(job, url, cluster.address, Wishes(python="/bin/false", patience=0))
     assert submission.submission_id == "tiny-1-a1"
-    assert resubmit(job, url, cluster.address).submission_id == "tiny-1-a2"
+    at_ray = Cluster(cluster.address)
+    deadline = time.monotonic() + 60
+    while at_ray.status("tiny-1-a1") != "FAILED":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    # The next attempt takes the next id, and is told of as soon as it has failed.
+    with pytest.raises(JobError, match="has failed before it reached the store"):
+        resubmit(job, url, cluster.address, Wishes(python="/bin/false", patience=60))
+    with Store.open(url) as store:
+        assert [each.attempt for each in store.submissions(job)] == [1, 2]
+        assert cancel(store, job, 0) == "it did not run"
+        assert store.job(job).state == "cancelled"
 
 
-def ray_says(cluster: Cluster) -> str:
+def ray_says(cluster: Head) -> str:
     """All that Ray's dashboard shows of its jobs, their logs included."""
     with urllib.request.urlopen(f"{cluster.address}/api/jobs/", timeout=10) as answer:
         jobs = answer.read().decode()
