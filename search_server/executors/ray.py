@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -57,12 +58,19 @@ class RayExecutor:
         address: of a cluster, `auto` for the one this process belongs to, or `local`, which starts
             a Ray of its own on this machine.
         cpus: CPUs of a local Ray; None: all.
+        trial: what a task does; takes and gives what `remote_trial` does.
 
     Raises:
         JobError: there is no cluster, it wants a token, or a local Ray has no room for a trial.
     """
 
-    def __init__(self, resources: Resources, address: str = LOCAL, cpus: int | None = None) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        address: str = LOCAL,
+        cpus: int | None = None,
+        trial: Callable[..., dict[str, Any]] = remote_trial,
+    ) -> None:
         self._resources = resources
         self._refs: dict[Any, _Task] = {}
         self._fitting = 0
@@ -76,7 +84,7 @@ class RayExecutor:
         }
         if resources.memory_gb is not None:
             options["memory"] = int(resources.memory_gb * GIB)
-        self._task = self._ray.remote(**options)(remote_trial)
+        self._task = self._ray.remote(**options)(trial)
         self._sent: dict[Split, Sent | None] = {}
         self._shares = address == LOCAL  # one machine, one file system: nothing need be sent
         if address == LOCAL and self._room() < 1:
