@@ -36,7 +36,9 @@ class Sent:
     parcel: Any
 
 
-def remote_trial(spec_json: Mapping[str, Any], sent: Sequence[Sent] = ()) -> dict[str, Any]:
+def remote_trial(
+    spec_json: Mapping[str, Any], sent: Sequence[Sent] | None = None
+) -> dict[str, Any]:
     """Trains one spec in this process's own `TrialWorker`, which the next task uses again.
 
     Ray gives GPUs to tasks through CUDA_VISIBLE_DEVICES; the worker follows it. A cancelled task
@@ -45,7 +47,7 @@ def remote_trial(spec_json: Mapping[str, Any], sent: Sequence[Sent] = ()) -> dic
     Args:
         spec_json: `TrialSpec.to_json`.
         sent: splits that are fetched where this node does not have them at their paths; once a
-            node.
+            node. None: there is one machine alone, which has what there is.
 
     Returns:
         `TrialResult.to_json`.
@@ -53,7 +55,10 @@ def remote_trial(spec_json: Mapping[str, Any], sent: Sequence[Sent] = ()) -> dic
     add_user_modules()
     spec = TrialSpec.from_json(spec_json)
     try:
-        here = replace(spec, train=_here(spec.train, sent), evaluate=_here(spec.evaluate, sent))
+        here = spec
+        if sent is not None:
+            train, evaluate = _here(spec.train, sent), _here(spec.evaluate, sent)
+            here = replace(spec, train=train, evaluate=evaluate)
     except DataError as error:
         return TrialResult("failed", str(error), None, spec.seed, spec.steps).to_json()
     return run_trial(here, _worker(os.getpid())).to_json()

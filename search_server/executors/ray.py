@@ -142,8 +142,10 @@ class RayExecutor:
         self.close()
 
     def _hand_out(self, task: _Task) -> None:
-        sent = [self._send(split) for split in {task.spec.train, task.spec.evaluate}]
-        offered = [each for each in sent if each is not None]
+        offered: list[Sent] | None = None
+        if not self._shares:
+            sent = [self._send(split) for split in {task.spec.train, task.spec.evaluate}]
+            offered = [each for each in sent if each is not None]
         self._refs[self._task.remote(task.spec.to_json(), offered)] = task
 
     def _send(self, split: Split) -> Sent | None:
@@ -153,7 +155,7 @@ class RayExecutor:
         """
         if split not in self._sent:
             own = Path(split.annotations).is_relative_to(lossforge_home())
-            wanted = not self._shares and (own or self._resources.send_data)
+            wanted = own or self._resources.send_data
             self._sent[split] = self._put(split) if wanted else None
         return self._sent[split]
 

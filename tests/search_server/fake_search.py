@@ -151,7 +151,11 @@ def run(
 
 
 def rows(url: str) -> dict[str, list[dict[str, Any]]]:
-    """All rows of all tables in the order of their keys, without the columns that hold times."""
+    """All rows of all tables in the order of their keys, without the columns that hold times.
+
+    The numbers of losses are their places: PostgreSQL gives no number twice, not even that of a row
+    that was never committed. So a trial's key, into which the number goes, is there or not.
+    """
     engine = create_engine(url)
     tables = MetaData()
     tables.reflect(engine)
@@ -168,6 +172,13 @@ def rows(url: str) -> dict[str, list[dict[str, Any]]]:
             for table in tables.sorted_tables
         }
     engine.dispose()
+    place = {row["id"]: number for number, row in enumerate(found["losses"])}
+    for row in found["losses"]:
+        row["id"] = place[row["id"]]
+    for row in found["candidates"]:
+        row["loss_id"] = place.get(row["loss_id"])
+    for row in found["trials"]:
+        row["trained_key"] = row["trained_key"] is not None
     return found
 
 

@@ -100,6 +100,7 @@ class TestHelp:
         *("init", "search", "submit", "resume", "verify", "jobs", "leaderboard", "show", "export"),
         *("report", "formula", "train", "compare", "gc", "doctor", "data", "db"),
         *("noise", "stages", "publish", "calibrate", "bench", "table"),
+        *("status", "logs", "cancel"),
     )
 
     def test_lists_every_verb(self, call):

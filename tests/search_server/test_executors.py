@@ -181,7 +181,7 @@ def test_a_lost_worker_is_replaced_a_few_times_then_failed(
     log = tmp_path / "attempts"
 
     @ray.remote(num_cpus=1, max_retries=0)
-    def dies(spec: dict[str, Any]) -> None:
+    def dies(spec: dict[str, Any], sent: object) -> None:
         with log.open("a") as file:
             file.write("x")
         os.kill(os.getpid(), 9)

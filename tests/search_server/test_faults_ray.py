@@ -137,11 +137,11 @@ def test_workers_killed_and_a_node_lost_and_one_that_comes_late(
     turn: int,
     cluster: tuple[Any, list[Any]],
     undisturbed: dict[str, Any],
-    url: str,
+    sqlite_url: str,
     tmp_path: Path,
 ) -> None:
     """All in one search, for starting Ray takes longer than what is tested."""
-    ray_cluster, nodes = cluster
+    (ray_cluster, nodes), url = cluster, sqlite_url
     job = fake.new_job(url, **SMALL)
     late: list[str] = []
 
