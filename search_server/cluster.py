@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -88,7 +89,14 @@ class Cluster:
         self._client.submit_job(**what)
 
     def nodes(self) -> list[Node]:
-        """Its live nodes."""
+        """Its live nodes. The head is one, but a cluster that has just been started answers before
+        it knows even that, so it is given some seconds."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while not (found := self._known_nodes()) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return found
+
+    def _known_nodes(self) -> list[Node]:
         with self._explained():
             rows = self._get("/api/v0/nodes")["data"]["result"]["result"]
         return [

@@ -32,8 +32,9 @@ def publish_seeds(spec: JobSpec, number: int) -> tuple[int, ...]:
 
 
 def _block(spec: JobSpec) -> int:
-    """The first of a spec's own seeds."""
-    text = json.dumps(spec.to_json(), sort_keys=True)
+    """The first of a spec's own seeds. What is at its default does not count, so that a field of a
+    later version changes nothing."""
+    text = json.dumps(spec.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
     return FIRST + BLOCK * (number % BLOCKS)
 
