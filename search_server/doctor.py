@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from search_server.errors import SchemaError, StoreError
+from search_server.ray_token import token_file
 from search_server.store import schema
 from search_server.store.url import parse_url, shown
 from workers import WorkersError, collect_garbage, lossforge_home
@@ -180,8 +181,8 @@ def _token() -> str:
     """Where Ray would take its token from; whether it is the right one only Ray can say."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return "in $RAY_AUTH_TOKEN"
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or str(Path.home() / ".ray" / "auth_token")
-    return f"in {path}" if Path(path).is_file() else ""
+    path = token_file()
+    return f"in {path}" if path.is_file() else ""
 
 
 def _answers(host: str, port: int) -> bool:

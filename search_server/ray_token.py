@@ -16,8 +16,12 @@ def own_token() -> str | None:
     given = os.environ.get("RAY_AUTH_TOKEN")
     if given:
         return given.strip()
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     try:
-        return path.read_text(encoding="utf-8").strip() or None
+        return token_file().read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError):
         return None
+
+
+def token_file() -> Path:
+    """Where Ray looks for the token if the environment has none; the file need not be there."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")

@@ -21,12 +21,11 @@ DATABASE = "store.db"
 
 
 def restore() -> None:
-    """Unpack what the work folder lacks; an older schema is brought up to date.
+    """Unpack what the work folder, which is there, lacks; an older schema is brought up to date.
 
     Raises:
         SystemExit: the work folder has a store with fewer trials than the one that is kept.
     """
-    WORK.mkdir(parents=True, exist_ok=True)
     for packed in sorted(KEPT.glob("*.xz")):
         target = WORK / packed.stem
         if target.exists():
