@@ -80,10 +80,10 @@ def steps(store: Store, detectors: list[str], slots: int) -> Iterator[Step]:
         for kind in ("tuning", "tuning_long"):
             yield _search(store, detector, kind, here, keep=f"{detector}_{kind}.json")
         yield _search(store, detector, "search", here)
+        yield _test(store, detector, here)
         for kind in ("vanilla", "random", "plain"):
             if (SPECS / f"{detector}_{kind}.yaml").exists():
                 yield _search(store, detector, kind, here)
-        yield _test(store, detector, here)
 
 
 def _test(store: Store, detector: str, here: list[str]) -> Step:
@@ -116,6 +116,8 @@ def _search(store: Store, detector: str, kind: str, here: list[str], keep: str =
             content = {**definition.to_json(), "name": f"tuned for {detector}, {job}"}
             path = SPECS / "losses" / keep.replace("tuning", "tuned")
             path.write_text(json.dumps(content, indent=2) + "\n")
+        else:
+            write_page(store)
 
     return Step(
         f"{detector}: {kind}", lambda: done(store, detector, kind) is not None, command, after
