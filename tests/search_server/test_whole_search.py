@@ -88,6 +88,7 @@ def test_from_the_spec_to_a_published_row(
         trials = store.trials(job)
         ran_through = [t for t in trials if t.stage == "proxy" and t.state == "done"]
         assert all(list(t.rungs) == [8, 14] for t in ran_through)
+        seeds_before = {trial.seed for trial in trials}
         continued = max(ran_through, key=lambda t: t.candidate)
         assert continued.candidate > 0  # the baseline was better than nothing: others had to wait
         spec = open_job(store, job).trial(
@@ -95,7 +96,6 @@ def test_from_the_spec_to_a_published_row(
             store.candidate(job, continued.candidate).definition,
         )
     assert not list((own_home / "checkpoints").glob(f"{job}-*"))
-        seeds_before = {trial.seed for trial in trials}
     whole = run_trial(spec)  # never paused
     assert whole.fitness == pytest.approx(continued.fitness, abs=1e-6)
     assert whole.rungs == pytest.approx(dict(continued.rungs), abs=1e-6)
