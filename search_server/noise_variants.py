@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 
 from search_server.errors import JobError
+from search_server.joined_splits import JOIN
 from search_server.spec import JobSpec
 from search_server.spec_trials import SpecTrials, spec_trials
 
@@ -31,11 +32,22 @@ class Variant:
     average: float | None = None
 
     def trials(self, spec: JobSpec, source: object, base: Variant) -> SpecTrials:
-        """What it trains, where it says nothing as `base` does. Raises: see `spec_trials`."""
+        """What it trains, where it says nothing as `base` does.
+
+        Raises:
+            JobError: it would read the split `test`, which `publish` alone reads.
+            Others: see `spec_trials`.
+        """
+        split = self.split or base.split
+        if split is not None and "test" in split.split(JOIN):
+            raise JobError(
+                f"the split {split!a}: noise is not measured on `test`, which a published row "
+                "reads once; take confirm, or several: search_val+confirm"
+            )
         return spec_trials(
             spec,
             source,
-            split=self.split or base.split,
+            split=split,
             steps=self.steps or base.steps,
             batch_size=self.batch_size or base.batch_size,
             options=self.options,

@@ -188,6 +188,14 @@ class TestVariants:
         with pytest.raises(JobError, match="names confirm twice"):
             split_named(splits, "confirm+confirm")
 
+    def test_the_split_that_is_read_once_is_not_what_noise_is_measured_on(self) -> None:
+        base = Variant("as it is", split="confirm")
+        for split in ("test", "confirm+test"):
+            with pytest.raises(JobError, match="a published row reads once"):
+                Variant("other", split=split).trials(spec(), "spec.yaml", base)
+            with pytest.raises(JobError, match="a published row reads once"):
+                Variant("as that").trials(spec(), "spec.yaml", Variant("as it is", split=split))
+
     def test_splits_of_other_classes_are_not_joined(self, tmp_path: Path) -> None:
         made = []
         for name in "ab":
