@@ -32,6 +32,8 @@ class Contestant:
         keep: how many of a population pass the simulation; None: there is no simulation.
         halving: when candidates are stopped; None: never.
         verified: whether what verification rejects is left out; else it is trained like all else.
+        inert: where nothing is verified, whether losses without any gradient are trained as well;
+            else they are drawn again, which costs nothing.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Contestant:
     keep: int | None = None
     halving: HalvingPolicy | None = None
     verified: bool = True
+    inert: bool = True
 
 
 @dataclass
@@ -94,6 +97,27 @@ class Trace:
         return next((t for t, b in zip(self.time, self.best, strict=True) if b >= ap), None)
 
 
+@dataclass(frozen=True)
+class Time:
+    """What a search is given.
+
+    Attributes:
+        budget: whole trials that it plans with.
+        goal: a fitness until which it goes on when they are spent; None: it ends there.
+        longest: whole trials after which it ends in any case.
+    """
+
+    budget: float
+    goal: float | None = None
+    longest: float = 0.0
+
+    def over(self, spent: float, best: float) -> bool:
+        """Whether a search ends that has spent so much and has found so much."""
+        if spent < self.budget:
+            return False
+        return self.goal is None or best >= self.goal or spent >= self.longest
+
+
 @dataclass
 class _Replay:
     """A search under way."""
@@ -108,15 +132,16 @@ class _Replay:
     candidates: list[_Candidate] = field(default_factory=list)
     known: set[Pair] = field(default_factory=set)
     told: int = 0
+    told_cost: float = 0.0
 
-    def run(self, budget: float, most: int) -> Trace:
+    def run(self, time: Time, most: int) -> Trace:
         """Candidates until the time is spent or nothing new is found."""
         base = self.space.table.baseline(self.space.group)
-        time, best, true = [], [], []
+        times, best, true = [], [], []
         spent, top, top_true = 0.0, base.readings[self.trained].ap, elsewhere(base, self.trained)
         shown = 0
         for index in range(1, most + 1):
-            self._tell(index - self.problem.window)
+            self._tell(index - self.problem.window, time.budget)
             made = self._made(index)
             if made is None:
                 break
@@ -127,14 +152,14 @@ class _Replay:
                 if each.fitness is not None and each.fitness > top:
                     top = each.fitness
                     top_true = elsewhere(each.loss, self.trained) if each.loss else each.fitness
-                time.append(spent)
+                times.append(spent)
                 best.append(top)
                 true.append(top_true)
-            if spent >= budget:
+            if time.over(spent, top):
                 break
-        return Trace(tuple(time), tuple(best), tuple(true))
+        return Trace(tuple(times), tuple(best), tuple(true))
 
-    def _tell(self, last: int) -> None:
+    def _tell(self, last: int, budget: float) -> None:
         while self.told < last:
             self.told += 1
             each = self.candidates[self.told - 1]
@@ -144,9 +169,16 @@ class _Replay:
                 if not each.dropped and (each.stopped is None or rung <= each.stopped)
             }
             score = None if self.contestant.keep is None else each.score  # what was paid for
+            self.told_cost += each.cost
             self.searcher.tell(
                 Observation(
-                    self.told, each.definition, each.expressions, each.fitness, score, rungs
+                    self.told,
+                    each.definition,
+                    each.expressions,
+                    each.fitness,
+                    score,
+                    rungs,
+                    spent=self.told_cost / budget,
                 )
             )
 
@@ -237,7 +269,7 @@ class _Replay:
 
 
 def replay_search(
-    space: Subspace, contestant: Contestant, seed: int, budget: float, most: int = 2000
+    space: Subspace, contestant: Contestant, seed: int, time: Time, most: int = 2000
 ) -> Trace:
     """One search on a sub-space.
 
@@ -245,14 +277,14 @@ def replay_search(
     of what it finds is that of the others, so that luck does not count.
 
     Args:
-        budget: whole trials.
         most: candidates at most.
     """
     settings = contestant.settings
-    window = settings.population
     trained = space.seeds[seed % len(space.seeds)]
-    unverified = None if contestant.verified else Unverified.of(space.table, space.group)
-    problem = space.problem(window, seed, round(budget))
+    unverified = None
+    if not contestant.verified:
+        unverified = Unverified.of(space.table, space.group, contestant.inert)
+    problem = space.problem(settings.population, seed)
     searcher = make_searcher(settings, problem)
     replay = _Replay(space, contestant, seed, trained, problem, searcher, unverified)
-    return replay.run(budget, most)
+    return replay.run(time, most)

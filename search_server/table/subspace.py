@@ -41,8 +41,9 @@ class Subspace:
     named: tuple[LossDefinition, ...]
     _places: dict[tuple[str, Expression], int] = field(default_factory=dict, compare=False)
 
-    def problem(self, window: int, seed: int, total: int) -> Problem:
-        """What a searcher is given: it can draw from the pool alone."""
+    def problem(self, window: int, seed: int) -> Problem:
+        """What a searcher is given: it can draw from the pool alone, and its time is not counted in
+        candidates."""
         return Problem(
             spaces={branch: members[0].space for branch, members in self.pool.items()},
             template=LossDefinition("template"),
@@ -50,7 +51,6 @@ class Subspace:
             named=self.named,
             window=window,
             seed=seed,
-            total=total,
             pool=self.pool,
         )
 

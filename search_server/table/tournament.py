@@ -13,10 +13,10 @@ from search_server.spec import Searcher as Settings
 from search_server.table.contents import Table
 from search_server.table.proportions import Interval
 from search_server.table.replay_policies import HalvingPolicy
-from search_server.table.replay_searchers import Contestant, Trace, replay_search
+from search_server.table.replay_searchers import Contestant, Time, Trace, replay_search
 from search_server.table.subspace import subspace_of
 
-RANDOM, VANILLA, DEFAULT = "random", "vanilla evolution", "default"
+RANDOM, VANILLA, DEFAULT, LIVE = "random", "vanilla evolution", "default", "as searched live"
 POPULATION, PARENTS, KEEP = 12, 6, 3
 POINTS = 60  # of a curve
 ROUNDING = 1e-12
@@ -36,7 +36,8 @@ class SearcherRow:
         time: to reach the final best of vanilla evolution, as a share of the time in which vanilla
             evolution did: geometric mean over the search seeds.
         time_of_all: the same as a share of all the time that vanilla evolution was given.
-        missed: search seeds in which it was not reached; they count with all the time it was given.
+        missed: search seeds in which it was not reached in all the time that vanilla evolution was
+            given, for which a search goes on where it has not; they count with that time.
         curve: mean true AP less the baseline's at the times of `Tournament.times`.
     """
 
@@ -76,7 +77,8 @@ def contestants(rungs: Sequence[int], parts: bool) -> list[Contestant]:
     """The ways to search that are compared; all start with the same hand-made losses.
 
     `evolution` is that of CSE-AutoLoss, with verification and simulation; `default` has the
-    settings that a spec has when it says nothing, and halving.
+    settings that a spec has when it says nothing, and halving; the last one those that
+    `configs/evidence` searches with.
 
     Args:
         parts: whether the default is taken apart: stages, selection, operators.
@@ -93,10 +95,18 @@ def contestants(rungs: Sequence[int], parts: bool) -> list[Contestant]:
         Contestant(VANILLA, evolution, verified=False),
         Contestant("evolution", evolution, keep=KEEP),
         Contestant(DEFAULT, tree(), halving=halving),
+        Contestant(
+            LIVE,
+            tree(selection="niches", tolerance=0.003, refine=0.3, random=0.1, mutation=0.6),
+            halving=halving,
+        ),
     ]
     if not parts:
         return found
     found += [
+        Contestant(
+            f"{VANILLA}, those without gradient left out", evolution, None, None, False, False
+        ),
         Contestant("random, simulation", tree(type="random"), keep=KEEP),
         Contestant("random, halving", tree(type="random"), halving=halving),
         Contestant("default, no halving", tree()),
@@ -139,21 +149,28 @@ def run_tournament(
     base = table.baseline(group)
     starts = [(base.readings[seed].ap, space.value(base, seed)) for seed in space.seeds]
     traces: dict[str, list[Trace]] = {}
-    for each in contestants(table.rungs, parts):
+    ways = contestants(table.rungs, parts)
+    for each in sorted(ways, key=lambda way: way.name != VANILLA):  # it sets the others' goal
         if say is not None:
             say(each.name)
-        time = vanilla if each.name == VANILLA else budget
-        traces[each.name] = [replay_search(space, each, seed, time) for seed in range(searches)]
+        given = [Time(vanilla)] * searches
+        if each.name != VANILLA:
+            goals = [trace.best[-1] for trace in traces[VANILLA]]
+            given = [Time(budget, goal, vanilla) for goal in goals]
+        traces[each.name] = [
+            replay_search(space, each, seed, time) for seed, time in enumerate(given)
+        ]
     own = np.array([starts[seed % len(starts)][1] for seed in range(searches)])
     times = tuple(float(t) for t in np.linspace(0, budget, POINTS))
     rows = []
-    for name, found in traces.items():
+    for name in (way.name for way in ways):
+        found = traces[name]
         values = [
             np.array([trace.at(t, trace.true, own[s]) for s, trace in enumerate(found)]) - own
             for t in times
         ]
         difference, p = _against(name, traces, own, budget)
-        needed, of_all, missed = _times(found, traces[VANILLA], budget, vanilla)
+        needed, of_all, missed = _times(found, traces[VANILLA], vanilla)
         curve = tuple(float(value.mean()) for value in values)
         gain = _mean(values[-1])
         rows.append(SearcherRow(name, gain, difference, p, needed, of_all, missed, curve))
@@ -200,7 +217,7 @@ def _against(
 
 
 def _times(
-    found: Sequence[Trace], others: Sequence[Trace], budget: float, whole: float
+    found: Sequence[Trace], others: Sequence[Trace], whole: float
 ) -> tuple[Interval, Interval, int]:
     """Times to vanilla evolution's final best, against its own and against all it was given."""
     ratios, shares, missed = [], [], 0
@@ -209,8 +226,8 @@ def _times(
         own = vanilla.reaches(goal) or whole
         needed = trace.reaches(goal)
         missed += needed is None
-        ratios.append((budget if needed is None else needed) / own)
-        shares.append((budget if needed is None else needed) / whole)
+        ratios.append((whole if needed is None else needed) / own)
+        shares.append((whole if needed is None else needed) / whole)
     return _geometric(np.array(ratios)), _geometric(np.array(shares)), missed
 
 

@@ -3,7 +3,8 @@
 The sub-space holds accepted expressions only. A search that verifies nothing trains whatever it
 draws; how often that is one that verification would reject is counted in the table's draws, by
 branch, way and condition, and what such a loss comes to is known of those that were trained. A
-condition of which none was trained has no gradient, so its losses never learn: AP 0.
+loss that ignores the prediction was not trained, for it never learns: AP 0, as is the one draw in a
+hundred thousand of another kind that was not.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from numpy.random import Generator
 
 from search_server.table.contents import Table, TableLoss
+from search_server.table.replay_filters import WITHOUT_GRADIENT
 
 
 @dataclass(frozen=True)
@@ -43,22 +45,32 @@ class Unverified:
     trained: dict[tuple[str, str], list[TableLoss]]
 
     @classmethod
-    def of(cls, table: Table, group: str) -> Unverified:
-        """As a table has measured it."""
-        outcomes = {}
-        for counts in table.draws:
-            if counts.group == group:
-                rejected = sum(counts.conditions.values()) or 1
-                outcomes[counts.branch, counts.way] = _Outcomes(
-                    counts.accepted / counts.draws if counts.draws else 0.0,
-                    tuple(counts.conditions),
-                    tuple(number / rejected for number in counts.conditions.values()),
-                )
+    def of(cls, table: Table, group: str, inert: bool = True) -> Unverified:
+        """As a table has measured it.
+
+        Args:
+            inert: whether losses that ignore the prediction are among the draws.
+        """
         trained: dict[tuple[str, str], list[TableLoss]] = {}
         for loss in table.trained(group):
             if loss.rejected:
                 place = (str(loss.plan.branch), str(loss.plan.condition))
                 trained.setdefault(place, []).append(loss)
+        outcomes = {}
+        for counts in table.draws:
+            if counts.group == group:
+                conditions = {
+                    condition: number
+                    for condition, number in counts.conditions.items()
+                    if inert or condition != WITHOUT_GRADIENT
+                }
+                rejected = sum(conditions.values())
+                draws = counts.accepted + rejected
+                outcomes[counts.branch, counts.way] = _Outcomes(
+                    counts.accepted / draws if draws else 0.0,
+                    tuple(conditions),
+                    tuple(number / (rejected or 1) for number in conditions.values()),
+                )
         return cls(outcomes, trained)
 
     def rejected(

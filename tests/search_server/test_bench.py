@@ -16,7 +16,7 @@ from search_server.table.files import write_table
 from search_server.table.log import TableTrial
 from search_server.table.plan import DrawCount, TablePlan
 from search_server.table.proportions import share
-from search_server.table.replay_filters import replay_filters
+from search_server.table.replay_filters import WITHOUT_GRADIENT, replay_filters
 from search_server.table.replay_policies import (
     HalvingPolicy,
     replay_confirm,
@@ -25,9 +25,10 @@ from search_server.table.replay_policies import (
     stops,
 )
 from search_server.table.replay_ranking import replay_ranking
-from search_server.table.replay_searchers import Contestant, Trace, replay_search
+from search_server.table.replay_searchers import Contestant, Time, Trace, replay_search
 from search_server.table.subspace import subspace_of
 from search_server.table.tournament import DEFAULT, RANDOM, VANILLA, contestants, run_tournament
+from search_server.table.unverified import Unverified
 
 _spec = importlib.util.spec_from_file_location(
     "made_table", Path(__file__).with_name("made_table.py")
@@ -310,7 +311,7 @@ def _searches(plan: TablePlan, trials: list[TableTrial], name: str, **more: Any)
     space = subspace_of(made(plan, trials), GROUP)
     assert space is not None
     ways = {each.name: each for each in contestants(RUNGS, parts=True)}
-    return replay_search(space, replace(ways[name], **more), seed=0, budget=50)
+    return replay_search(space, replace(ways[name], **more), seed=0, time=Time(50))
 
 
 @pytest.mark.parametrize("name", [RANDOM, "evolution", DEFAULT, "default, ageing"])
@@ -354,6 +355,44 @@ def test_without_verification_all_accepted_is_plain_evolution_and_none_finds_not
     base = 0.3  # pair 0 + 0
     assert none.best[-1] == base
     assert len(none.time) >= 50  # every draw is trained, to no avail
+
+
+def test_losses_without_gradient_cost_a_search_nothing_where_they_are_left_out() -> None:
+    plan, trials = sub_space()
+    counts = [
+        DrawCount(GROUP, branch, way, 100, 10, {WITHOUT_GRADIENT: 80, "wrong direction": 10})
+        for branch in ("cls", "bbox")
+        for way in ("random", "mutation", "crossover")
+    ]
+    rejecting = replace(plan, draws=tuple(counts))
+    space = subspace_of(made(rejecting, trials), GROUP)
+    assert space is not None
+    with_all, without = (Unverified.of(space.table, GROUP, inert) for inert in (True, False))
+    assert with_all.outcomes["cls", "random"].accepted == pytest.approx(0.1)
+    assert without.outcomes["cls", "random"].accepted == pytest.approx(0.5)
+    assert without.outcomes["cls", "random"].conditions == ("wrong direction",)
+    every = _searches(rejecting, trials, VANILLA)  # one candidate in a hundred is accepted in both
+    fewer = _searches(rejecting, trials, VANILLA, inert=False)
+    assert every.time[-1] == fewer.time[-1] == 50
+    assert fewer.best[-1] > every.best[-1]
+
+
+def test_a_search_goes_on_past_its_budget_until_it_has_what_it_is_compared_by() -> None:
+    assert not Time(4).over(3.9, 1.0)
+    assert Time(4).over(4.0, 0.0)
+    assert not Time(4, 0.5, 9).over(4.0, 0.4)
+    assert Time(4, 0.5, 9).over(4.0, 0.5)
+    assert Time(4, 0.5, 9).over(9.0, 0.4)
+    plan, trials = sub_space()
+    space = subspace_of(made(plan, trials), GROUP)
+    assert space is not None
+    way = contestants(RUNGS, parts=False)[0]
+    best = 0.3 + 0.01 * (len(CLS) - 1) + 0.001 * (len(BOX) - 1)
+    short = replay_search(space, way, 0, Time(2))
+    longer = replay_search(space, way, 0, Time(2, best, 50))
+    assert short.reaches(best) is None
+    assert longer.reaches(best) == longer.time[-1] > 2
+    assert longer.time[: len(short.time)] == short.time
 
 
 def test_a_trace_tells_time_and_value() -> None:
@@ -422,7 +461,10 @@ def test_the_command_prints_and_draws(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_contestants_differ() -> None:
     ways = contestants(RUNGS, parts=True)
     assert len({each.name for each in ways}) == len(ways)
-    told = {(each.settings, each.keep, each.halving, each.verified) for each in map(_plain, ways)}
+    told = {
+        (each.settings, each.keep, each.halving, each.verified, each.inert)
+        for each in map(_plain, ways)
+    }
     assert len(told) == len(ways)
 
 
