@@ -96,6 +96,7 @@ class Job(Base):
         UniqueConstraint("slug", "number"),
         Index(None, "trial_group"),
         Index(None, "board"),
+        Index(None, "state"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -132,6 +133,22 @@ class JobTotals(Base):
     best: Mapped[float | None]
     baseline: Mapped[float | None]
     mean: Mapped[float | None]
+
+
+class TrialCount(Base):
+    """How many trials of a job's stage are in a state, written with the trials; see `totals`."""
+
+    __tablename__ = "trial_counts"
+    __table_args__ = (
+        one_of("stage", STAGES),
+        one_of("state", TRIAL_STATES),
+        CheckConstraint("count >= 0", name="count"),
+    )
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    stage: Mapped[str] = mapped_column(String(16), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16), primary_key=True)
+    count: Mapped[int]
 
 
 # Confirmed ones first, then by fitness, by simulation, what has neither, and failed ones last;

@@ -1,4 +1,5 @@
-"""What a job has so far, counted in the transaction that changes it: `lossforge jobs` reads a row.
+"""What a job has so far, counted in the transaction that changes it: `lossforge jobs` reads a row,
+and metrics read how many trials are in which state without looking at one of them.
 
 A row is locked before it is changed, after the candidate or trial that changes it.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, select, text
 from sqlalchemy.orm import Session
 
 from search_server.confirmation import CONFIRM, JUDGING
@@ -67,9 +68,10 @@ def change_candidate(session: Session, row: models.Candidate, before: Fitness) -
         _count_fitness(session, _row(session, row.job_id), before, after)
 
 
-def change_trial(session: Session, row: models.Trial, before: str) -> None:
-    """Count what has become of a trial that was in state `before`; a new one was `running`."""
-    more = (row.state != "running") - (before != "running")
+def change_trial(session: Session, row: models.Trial, before: str | None) -> None:
+    """Count what has become of a trial that was in state `before`; None: it is new."""
+    _move(session, row, before)
+    more = (row.state != "running") - (before not in (None, "running"))
     if more == 0 or row.stage not in JUDGING:
         return
     totals = _row(session, row.job_id)
@@ -77,6 +79,26 @@ def change_trial(session: Session, row: models.Trial, before: str) -> None:
         totals.confirmed += more
     else:
         totals.published += more
+
+
+_MORE = text(
+    "INSERT INTO trial_counts (job_id, stage, state, count) VALUES (:job_id, :stage, :state, 1) "
+    "ON CONFLICT (job_id, stage, state) DO UPDATE SET count = trial_counts.count + 1"
+)
+_FEWER = text(
+    "UPDATE trial_counts SET count = count - 1 "
+    "WHERE job_id = :job_id AND stage = :stage AND state = :state"
+)
+
+
+def _move(session: Session, row: models.Trial, before: str | None) -> None:
+    """Count a trial in the state that it has now, and no longer in the one before."""
+    if row.state == before:
+        return
+    changes = [(row.state, _MORE)] if before is None else [(row.state, _MORE), (before, _FEWER)]
+    for state, change in sorted(changes, key=lambda each: each[0]):  # who locks in one order waits
+        values = {"job_id": row.job_id, "stage": row.stage, "state": state}
+        session.execute(change, values)
 
 
 def _row(session: Session, job_id: str) -> models.JobTotals:

@@ -72,7 +72,7 @@ class Trials(Sessions):
             if row is not None:
                 what = _trial(job_id, candidate, stage, seed)
                 check_move(TRIAL_MOVES, what, row.state, "running")
-            before = "running" if row is None else row.state
+            before = None if row is None else row.state
             holder = _holder(session, trained_key, row)
             taken = None if holder is None else _taken(holder, pause_after)
             if holder is not None and taken is None and _runs(session, holder, job_id, running):
@@ -116,6 +116,7 @@ class Trials(Sessions):
                 row.state, row.reason, row.spec_key = "running", "", spec_key
                 row.started_at = now()
                 session.add(row)
+                totals.change_trial(session, row, None)
 
     def finish_trial(
         self, job_id: str, candidate: int, stage: Stage, seed: int, result: TrialResult
@@ -168,8 +169,8 @@ class Trials(Sessions):
             return [convert.trial_record(trial, curves) for trial in found]
 
 
-def _count(session: Session, row: models.Trial, before: str) -> None:
-    """Write what a trial's change of state changes elsewhere."""
+def _count(session: Session, row: models.Trial, before: str | None) -> None:
+    """Write what a trial's change of state, or its first one, changes elsewhere."""
     gains.renew(session, row)
     totals.change_trial(session, row, before)
 

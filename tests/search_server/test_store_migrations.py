@@ -133,7 +133,9 @@ def test_up_and_down_keep_every_row(old: str) -> None:
     assert refused(old, "policy")
     schema.upgrade(parse_url(old))
     after = rows(old)
-    assert after.keys() - before.keys() >= {"losses", "noise_floors", "job_totals"}
+    assert after.keys() - before.keys() >= {"losses", "noise_floors", "job_totals", "trial_counts"}
+    counted = [("a-1", "proxy", "done", 10), ("b-1", "proxy", "done", 10)]
+    assert after["trial_counts"] == counted
     for name, kept in before.items():
         if name == "jobs":  # what they trained, they go on to train
             spec = {"calibrate": False, "target_gain": None}
