@@ -9,6 +9,7 @@ is left alone. Nothing is trained.
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -27,7 +28,7 @@ from search_server.report.races import Race, races
 from search_server.seed_statistics import spread
 from search_server.spec import load_spec
 from search_server.spec_trials import spec_trials
-from search_server.store import JobRecord, Store
+from search_server.store import CandidateRecord, JobRecord, Store
 from workers.result import LOST
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,7 +124,21 @@ def read(store: Store, job: str) -> tuple[Publication, ReadOut] | None:
 
 
 def _link(path: Path) -> str:
-    return f"../{path.relative_to(ROOT)}"
+    """As the page names a file."""
+    return os.path.relpath(path, PAGE.parent)
+
+
+def _called(candidate: CandidateRecord) -> str:
+    """A loss by what it is to the reader."""
+    if candidate.index == 0:
+        return "default"
+    if _is_tuned(candidate):
+        return "best hand-made loss, tuned"
+    return candidate.name or "?"
+
+
+def _is_tuned(candidate: CandidateRecord) -> bool:
+    return (candidate.name or "").startswith("tuned")
 
 
 def confirm_group(detector: str) -> str:
@@ -155,8 +170,7 @@ def _readings(publication: Publication, found: ReadOut) -> Iterator[str]:
     yield "| --- | ---: | ---: | ---: | ---: | ---: |"
     yield f"| **discovered** | **{_ap(found.ap.values())}** | | | | |"
     for other in found.against:
-        name = "default" if other.candidate.index == 0 else other.candidate.name or "?"
-        yield f"| {name} | {_ap(other.ap.values())} | {_difference(other.difference)} |"
+        yield f"| {_called(other.candidate)} | {_ap(other.ap.values())} | {_difference(other.difference)} |"
     lost = f" {found.lost} trials failed and do not count." if found.lost else ""
     yield f"\nDifferences within each seed, Student's t.{lost}\n"
 
@@ -186,8 +200,8 @@ def _formula(definition: Mapping[str, Any]) -> Iterator[str]:
 
 def _tuned(publication: Publication) -> Iterator[str]:
     for each in publication.candidates[1:]:
-        if (each.name or "").startswith("tuned"):
-            yield f"The rival that was {each.name}:"
+        if _is_tuned(each):
+            yield f"The best hand-made loss, {each.name}:"
             yield from _formula(each.definition)
 
 
