@@ -170,7 +170,8 @@ def _readings(publication: Publication, found: ReadOut) -> Iterator[str]:
     yield "| --- | ---: | ---: | ---: | ---: | ---: |"
     yield f"| **discovered** | **{_ap(found.ap.values())}** | | | | |"
     for other in found.against:
-        yield f"| {_called(other.candidate)} | {_ap(other.ap.values())} | {_difference(other.difference)} |"
+        what, ap = _called(other.candidate), _ap(other.ap.values())
+        yield f"| {what} | {ap} | {_difference(other.difference)} |"
     lost = f" {found.lost} trials failed and do not count." if found.lost else ""
     yield f"\nDifferences within each seed, Student's t.{lost}\n"
 
