@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from search_server.cluster import LIVE, Cluster
 from search_server.errors import JobError
@@ -22,11 +21,13 @@ class Seen:
 
     Attributes:
         status: Ray's word; None: Ray knows no such attempt, or does not answer.
+        seconds: since its claim, by the store's clock: it may have been made on another machine.
         trouble: why nothing is known; empty if Ray has answered.
     """
 
     attempt: SubmissionRecord
     status: str | None
+    seconds: float
     trouble: str = ""
 
     @property
@@ -34,16 +35,16 @@ class Seen:
         """Whether it runs, will run, or has only just been claimed."""
         if self.status is not None:
             return self.status in LIVE
-        age = (datetime.now(UTC) - self.attempt.created_at).total_seconds()
-        return not self.trouble and 0 <= age < UNHEARD_SECONDS
+        return not self.trouble and self.seconds < UNHEARD_SECONDS
 
 
-def seen(attempt: SubmissionRecord) -> Seen:
+def seen(store: Store, attempt: SubmissionRecord) -> Seen:
     """What Ray says of an attempt; trouble is told, not raised."""
+    seconds = (store.clock() - attempt.created_at).total_seconds()
     try:
-        return Seen(attempt, Cluster(attempt.address).status(attempt.submission_id))
+        return Seen(attempt, Cluster(attempt.address).status(attempt.submission_id), seconds)
     except JobError as error:
-        return Seen(attempt, None, str(error))
+        return Seen(attempt, None, seconds, str(error))
 
 
 def newest(store: Store, job_id: str, attempt: int | None = None) -> SubmissionRecord | None:
@@ -76,7 +77,7 @@ def live_attempt(store: Store, job: JobRecord, force: bool = False) -> Submissio
     attempt = newest(store, job.id)
     if attempt is None:
         return None
-    found = seen(attempt)
+    found = seen(store, attempt)
     if found.trouble and job.state == "running" and not force:
         if job.owner is not None and not owner.elsewhere(job.owner) and not runs_here(job):
             return None
@@ -134,7 +135,7 @@ def _obeyed(store: Store, job_id: str, attempt: SubmissionRecord | None, patienc
         if job.owner is None or not (owner.elsewhere(job.owner) or runs_here(job)):
             return False
         if attempt is not None and owner.elsewhere(job.owner) and time.monotonic() >= next_look:
-            found = seen(attempt)
+            found = seen(store, attempt)
             if not found.trouble and not found.live:
                 time.sleep(min(GRACE_SECONDS, max(0.0, deadline - time.monotonic())))
                 return store.job_state(job_id) == "cancelled"

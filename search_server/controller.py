@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 
 from search_server.candidates import (
@@ -16,7 +18,7 @@ from search_server.candidates import (
     baseline_record,
     find_candidate,
 )
-from search_server.errors import CalibrationError
+from search_server.errors import CalibrationError, StoreError, TakenOver
 from search_server.executors import Executor
 from search_server.funnel.filters import Filters
 from search_server.jobs import Job, open_job
@@ -24,12 +26,16 @@ from search_server.ledger import Ledger
 from search_server.progress import Progress, snapshot
 from search_server.searchers import generator
 from search_server.store import CandidateRecord, Store
+from search_server.store.away import Patience
 from search_server.store.records import JobState
 
 Observer = Callable[[Progress], None]
 
+log = logging.getLogger(__name__)
+
 MARGIN = 1  # trials handed out beyond the slots, so that no slot waits for the controller
 PATIENCE = 0.5  # seconds until clock, signals and trials are looked at again
+STORE_PATIENCE = 3600.0  # seconds that a store which does not answer is waited for
 ASK_AGAIN = 1.0  # seconds until the store is asked again whether the job is to be cancelled
 
 
@@ -40,12 +46,16 @@ def run_job(
     observer: Observer | None = None,
     stop: threading.Event | None = None,
     trace: int = 0,
+    patience: float = STORE_PATIENCE,
 ) -> JobState:
     """Run a job, or go on with one, until it is done, failed, interrupted or cancelled; returns its
     new state.
 
     It is `failed` if its baseline is or cannot be run for the calibration, or if no candidate
     besides it came to a fitness.
+
+    A store that does not answer is waited for, and the trials run on meanwhile; what they come to
+    is written afterwards.
 
     What was finished is never repeated: all that a decision depends on is in the store. Trials that
     were running when a process died are run again.
@@ -55,34 +65,70 @@ def run_job(
         stop: when set, running trials are cancelled and the job is `interrupted`; `cancelled` if
             the store says that it is `cancelling`, which is obeyed without `stop` too.
         trace: how many draws of every outcome to keep as text, for each candidate.
+        patience: seconds that a store which does not answer is waited for.
 
     Raises:
         JobError: there is no such job, or another process runs it.
+        TakenOver: another process took it over, from a machine that cannot tell that this one runs.
         IllegalMove: the job is finished.
+        StoreError: the store does not take what is written. The job stays as it is, if even that
+            cannot be written down, and can be resumed.
     """
-    store.set_job_state(job_id, "running")
     stop = stop or threading.Event()
-    state: JobState = "interrupted"
-    reason = ""
-    try:
-        job = open_job(store, job_id)
-        state, reason = _search(store, job, executor, observer, stop, trace)
-    except KeyboardInterrupt:
-        reason = "stopped by the user"
-    except BaseException as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise
-    finally:
+    watched = _Watched(observer)
+    with store.patient(Patience(patience, stop, watched.wait_for)):
+        store.set_job_state(job_id, "running")
+        state: JobState = "interrupted"
+        reason = ""
+        try:
+            job = open_job(store, job_id)
+            state, reason = _search(store, job, executor, watched, stop, trace)
+        except KeyboardInterrupt:
+            reason = "stopped by the user"
+        except TakenOver:
+            executor.cancel_all()
+            raise
+        except BaseException as error:
+            executor.cancel_all()
+            reason = f"{type(error).__name__}: {error}"
+            _leave(store, job_id, state, reason)
+            raise
         executor.cancel_all()
-        state = store.leave_job(job_id, state, reason)
-    return state
+        return store.leave_job(job_id, state, reason)
+
+
+def _leave(store: Store, job_id: str, state: JobState, reason: str) -> None:
+    """Leave a job after an error, which must not be hidden by that of a store that is gone."""
+    try:
+        store.leave_job(job_id, state, reason)
+    except (StoreError, TakenOver) as error:
+        log.warning("the end of job %s could not be written: %s", job_id, error)
+
+
+class _Watched:
+    """Passes progress on to an observer, and tells it what is waited for in between."""
+
+    def __init__(self, observer: Observer | None) -> None:
+        self._observer = observer
+        self._last: Progress | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        self._last = progress
+        if self._observer is not None:
+            self._observer(progress)
+
+    def wait_for(self, what: str) -> None:
+        """Called again and again while it is waited for."""
+        log.info("waiting for %s", what)
+        if self._observer is not None and self._last is not None:
+            self._observer(replace(self._last, waiting_for=what))
 
 
 def _search(
     store: Store,
     job: Job,
     executor: Executor,
-    observer: Observer | None,
+    observer: Observer,
     stop: threading.Event,
     trace: int,
 ) -> tuple[JobState, str]:
@@ -114,8 +160,7 @@ def _search(
         for key, result in executor.wait(0.0 if ledger.reused else patience):
             ledger.finish(key, result)
         ledger.decide()
-        if observer is not None:
-            observer(snapshot(job, ledger, executor.slots(), executor.lacks()))
+        observer(snapshot(job, ledger, executor.slots(), executor.lacks()))
         next_look = time.monotonic() + PATIENCE
 
     def stopped() -> bool:

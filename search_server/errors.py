@@ -33,6 +33,10 @@ class StoreError(SearchError):
     """The store cannot be opened, read or written."""
 
 
+class StoreAway(StoreError):  # noqa: N818 - a state, which may pass
+    """The store does not answer for the moment. Nothing of the transaction was written."""
+
+
 class SchemaError(StoreError):
     """The store's schema is not the one that this version reads.
 
@@ -66,6 +70,16 @@ class IllegalMove(StoreError):  # noqa: N818 - "illegal move" is what it is call
 
 class JobError(SearchError):
     """A job that does not exist, or cannot do what was asked of it."""
+
+
+class TakenOver(JobError):  # noqa: N818 - an event
+    """Another process runs the job now, so this one must write no more of it."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"job {job_id} was taken over by another process, which goes on with it; this one has "
+            "stopped and has written nothing since"
+        )
 
 
 class CalibrationError(JobError):

@@ -48,7 +48,7 @@ def job_status(store: Store, job_id: str) -> JobStatus:
         found = {str(row[0]): int(row[1]) for row in session.execute(query)}
     trials = {state: found[state] for state in TRIAL_STATES if state in found}
     attempt = newest(store, job_id)
-    looked = None if attempt is None else seen(attempt)
+    looked = None if attempt is None else seen(store, attempt)
     note = "" if looked is None else looked.trouble
     active = job.state in ("running", "cancelling")
     gone = job.owner is None or not (owner.elsewhere(job.owner) or runs_here(job))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import cast
 
 from sqlalchemy import select
@@ -10,7 +11,7 @@ from search_server.errors import IllegalMove
 from search_server.store import convert, lookup, models
 from search_server.store.moves import JOB_MOVES, check_move
 from search_server.store.records import JobState, SubmissionRecord
-from search_server.store.sessions import Sessions, now
+from search_server.store.sessions import Sessions, clock, now, outlasting
 
 CANCELLED_BY_USER = "cancelled by the user"
 
@@ -18,6 +19,7 @@ CANCELLED_BY_USER = "cancelled by the user"
 class Attempts(Sessions):
     """The store's methods about runs of jobs."""
 
+    @outlasting
     def add_submission(
         self, job_id: str, attempt: int, address: str, after: int
     ) -> SubmissionRecord | None:
@@ -44,12 +46,13 @@ class Attempts(Sessions):
                 attempt=attempt,
                 submission_id=f"{job_id}-a{attempt}",
                 address=convert.plain(address),
-                created_at=now(),
+                created_at=clock(session),
             )
             session.add(made)
             session.flush()
             return convert.submission_record(made)
 
+    @outlasting
     def drop_submission(self, job_id: str, attempt: int) -> None:
         """Forget an attempt that the cluster did not take."""
         with self.changing() as session:
@@ -57,6 +60,7 @@ class Attempts(Sessions):
             if row is not None:
                 session.delete(row)
 
+    @outlasting
     def submissions(self, job_id: str) -> list[SubmissionRecord]:
         """A job's attempts on clusters, the first one first."""
         row = models.Submission
@@ -64,12 +68,20 @@ class Attempts(Sessions):
         with self.reading() as session:
             return [convert.submission_record(found) for found in session.scalars(query)]
 
+    @outlasting
+    def clock(self) -> datetime:
+        """The present time by the clock that `SubmissionRecord.created_at` was told by."""
+        with self.reading() as session:
+            return clock(session)
+
+    @outlasting
     def job_state(self, job_id: str) -> JobState | None:
         """The state alone, which a controller asks for every second; None: no such job."""
         with self.reading() as session:
             query = select(models.Job.state).where(models.Job.id == job_id)
             return cast(JobState | None, session.scalar(query))
 
+    @outlasting
     def request_cancel(self, job_id: str) -> JobState:
         """Ask for the end of a job for good; returns its new state.
 
@@ -90,6 +102,7 @@ class Attempts(Sessions):
                 job.reason, job.owner, job.finished_at = CANCELLED_BY_USER, None, now()
             return state
 
+    @outlasting
     def leave_job(self, job_id: str, state: JobState, reason: str = "") -> JobState:
         """How a run of a job ended; returns the job's new state.
 
@@ -99,7 +112,7 @@ class Attempts(Sessions):
             JobError: no such job.
             IllegalMove: the move is not in `moves.JOB_MOVES`.
         """
-        with self.changing() as session:
+        with self.changing(job_id, self._leases.ending(job_id)) as session:
             job = lookup.job(session, job_id, lock=True)
             if job.state == "cancelled":
                 return "cancelled"
@@ -110,6 +123,7 @@ class Attempts(Sessions):
             job.owner, job.finished_at = None, now()
             return state
 
+    @outlasting
     def finish_cancelling(self, job_id: str, reason: str) -> None:
         """Move a job whose controller is gone from `cancelling` to `cancelled`.
 

@@ -12,12 +12,13 @@ from search_server.store import convert, lookup, models, totals
 from search_server.store.losses import loss_id
 from search_server.store.moves import CANDIDATE_MOVES, STAGE_MOVES, check_move
 from search_server.store.records import CandidateRecord, CandidateState, DrawRecord, Stage
-from search_server.store.sessions import Sessions, now
+from search_server.store.sessions import Sessions, now, outlasting
 
 
 class Candidates(Sessions):
     """The store's methods about candidates and draws."""
 
+    @outlasting
     def add_candidate(
         self,
         job_id: str,
@@ -42,7 +43,7 @@ class Candidates(Sessions):
         Raises:
             StoreError: the index is not the next one, or the job has a candidate of this key.
         """
-        with self.changing() as session:
+        with self.changing(job_id) as session:
             job = lookup.job(session, job_id, lock=True)
             lookup.check_next(session, job_id, candidate)
             if fingerprint is not None:
@@ -76,6 +77,7 @@ class Candidates(Sessions):
                 )
         return candidate
 
+    @outlasting
     def identify(
         self, job_id: str, index: int, fingerprint: Fingerprint, scales: float = SCALES_AGREE
     ) -> int:
@@ -84,11 +86,12 @@ class Candidates(Sessions):
         Raises:
             JobError: no such candidate.
         """
-        with self.changing() as session:
+        with self.changing(job_id) as session:
             row = lookup.candidate(session, job_id, index, lock=True)
             row.loss_id = loss_id(session, fingerprint, scales)
             return row.loss_id
 
+    @outlasting
     def update_candidate(
         self,
         job_id: str,
@@ -107,7 +110,7 @@ class Candidates(Sessions):
             JobError: no such candidate.
         """
         what = f"candidate {job_id}:{index}"
-        with self.changing() as session:
+        with self.changing(job_id) as session:
             row = lookup.candidate(session, job_id, index, lock=True)
             before = totals.Fitness.of(row)
             if stage is not None:
@@ -124,6 +127,7 @@ class Candidates(Sessions):
                 row.reason = convert.plain(reason)
             totals.change_candidate(session, row, before)
 
+    @outlasting
     def candidate(self, job_id: str, index: int) -> CandidateRecord:
         """One candidate.
 
@@ -133,6 +137,7 @@ class Candidates(Sessions):
         with self.reading() as session:
             return convert.candidate_record(lookup.candidate(session, job_id, index))
 
+    @outlasting
     def candidates(self, job_id: str) -> list[CandidateRecord]:
         """A job's candidates by index."""
         with self.reading() as session:
@@ -141,6 +146,7 @@ class Candidates(Sessions):
             found = session.scalars(rows.order_by(models.Candidate.index))
             return [convert.candidate_record(row) for row in found]
 
+    @outlasting
     def counts(self, job_id: str) -> dict[tuple[str, str], int]:
         """(origin, outcome) -> draws."""
         row = models.FunnelCount
@@ -150,6 +156,7 @@ class Candidates(Sessions):
             found = session.execute(query.order_by(row.origin, row.outcome))
             return {(origin, outcome): count for origin, outcome, count in found}
 
+    @outlasting
     def draws(self, job_id: str) -> list[DrawRecord]:
         """The draws that were kept, in the order in which they were drawn."""
         row = models.Draw

@@ -11,13 +11,23 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from search_server.errors import StoreError
+from search_server.errors import StoreAway, StoreError
+from search_server.store.away import is_away
 from search_server.store.url import shown
 
 BUSY_MS = 15_000
 # Execution option of connections that write: they take SQLite's lock at BEGIN, where waiting for
 # it works, and not in the middle of a transaction, where SQLite refuses at once.
 WRITES = {"lossforge_writes": True}
+
+# libpq's options: a database server that has vanished without a word is noticed within a minute.
+NOTICE_SILENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +44,12 @@ def connect(url: URL, *, foreign_keys: bool = True) -> Engine:
     """
     if url.get_backend_name() == "postgresql":
         try:
-            return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+            return create_engine(
+                url,
+                pool_pre_ping=True,
+                hide_parameters=True,
+                connect_args={k: v for k, v in NOTICE_SILENCE.items() if k not in url.query},
+            )
         except ModuleNotFoundError:
             raise StoreError(
                 f"{shown(url)}: a PostgreSQL store needs the driver psycopg: "
@@ -67,7 +82,13 @@ def explained(url: URL) -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         log.debug("the store %s answered with an error", shown(url), exc_info=True)
-        raise StoreError(f"{shown(url)}: {_cure(error, url)}") from None
+        raise explanation(error, url) from None
+
+
+def explanation(error: SQLAlchemyError, url: URL) -> StoreError:
+    """The error for people; a `StoreAway` where the same may well succeed later."""
+    kind = StoreAway if is_away(error) else StoreError
+    return kind(f"{shown(url)}: {_cure(error, url)}")
 
 
 def _cure(error: SQLAlchemyError, url: URL) -> str:
@@ -89,7 +110,13 @@ def _cure(error: SQLAlchemyError, url: URL) -> str:
             "(SQLite takes one writer at a time), or use a PostgreSQL store"
         )
     if "full" in text and "disk" in text:
-        return "the disk is full; free some space (`lossforge gc`) and resume the job"
+        return (
+            f"the file {url.database} cannot grow: its disk is full, or its own limit "
+            "(PRAGMA max_page_count) is reached; make room (`lossforge gc` frees some), then "
+            "resume the job: what is in the store stays"
+        )
+    if "no space left" in text:
+        return "the disk of the database server is full; make room there, then resume the job"
     if "malformed" in text:
         return "the database file is damaged; restore it from a backup"
     first = _without_password(cause.splitlines()[0] if cause else type(error).__name__, url)

@@ -12,7 +12,7 @@ from search_server.rounds import Rounds
 from search_server.store import convert, lookup, models, owner, totals
 from search_server.store.moves import JOB_MOVES, check_move
 from search_server.store.records import JobRecord, JobState
-from search_server.store.sessions import Sessions, now
+from search_server.store.sessions import Sessions, now, outlasting
 
 
 class Jobs(Sessions):
@@ -68,6 +68,7 @@ class Jobs(Sessions):
             session.add(totals.none_yet(job.id))
             return job.id
 
+    @outlasting
     def job(self, job_id: str) -> JobRecord:
         """The job of this id.
 
@@ -77,12 +78,14 @@ class Jobs(Sessions):
         with self.reading() as session:
             return convert.job_record(lookup.job(session, job_id))
 
+    @outlasting
     def jobs(self) -> list[JobRecord]:
         """All jobs, oldest first."""
         with self.reading() as session:
             rows = session.scalars(select(models.Job).order_by(models.Job.serial))
             return [convert.job_record(row) for row in rows]
 
+    @outlasting
     def latest_job(self) -> JobRecord:
         """The job created last.
 
@@ -96,6 +99,7 @@ class Jobs(Sessions):
                 raise JobError(f"there are no jobs in {self.url}; start one: lossforge search SPEC")
             return convert.job_record(row)
 
+    @outlasting
     def set_job_state(self, job_id: str, state: JobState, reason: str = "") -> None:
         """Move a job; to `running` also marks this process as the one that runs it.
 
@@ -103,7 +107,9 @@ class Jobs(Sessions):
             IllegalMove: the move is not in `moves.JOB_MOVES`.
             JobError: no such job, or another live process on this host runs it.
         """
-        with self.changing() as session:
+        running = state == "running"
+        seal = self._leases.taking(job_id) if running else self._leases.ending(job_id)
+        with self.changing(job_id, seal) as session:
             job = lookup.job(session, job_id, lock=True)
             check_move(JOB_MOVES, f"job {job_id}", job.state, state)
             if job.state == "running":
@@ -116,6 +122,7 @@ class Jobs(Sessions):
             else:
                 job.finished_at = now()
 
+    @outlasting
     def hold_job(self, job_id: str) -> None:
         """Mark this process as the one that works on a job, whose state stays as it is.
 
@@ -127,6 +134,7 @@ class Jobs(Sessions):
             _check_free(job)
             job.owner = owner.mark()
 
+    @outlasting
     def release_job(self, job_id: str) -> None:
         """Take back the mark of `hold_job`, if it is this process's.
 

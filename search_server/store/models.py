@@ -299,6 +299,19 @@ class Submission(Base):
     created_at: Mapped[datetime]
 
 
+class Controller(Base):
+    """The process that runs a job; there is a row while one does, and after one was killed.
+
+    `wrote` is drawn anew in each of its transactions, so that a commit whose answer was lost can be
+    asked for, and so that a process which another one has replaced writes no more.
+    """
+
+    __tablename__ = "controllers"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    wrote: Mapped[str] = mapped_column(String(32))
+
+
 class NoiseFloor(Base):
     """How much trials of a trial group vary between seeds, as measured last."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from search_server.store import convert, models
 from search_server.store.records import NoiseFloor
-from search_server.store.sessions import Sessions, now
+from search_server.store.sessions import Sessions, now, outlasting
 
 
 class NoiseFloors(Sessions):
     """The store's methods about noise floors."""
 
+    @outlasting
     def add_noise_floor(self, floor: NoiseFloor) -> None:
         """Write a noise floor in the place of the one that its trial group had."""
         row = models.NoiseFloor(
@@ -25,6 +26,7 @@ class NoiseFloors(Sessions):
         with self.changing() as session:
             session.merge(row)
 
+    @outlasting
     def noise_floor(self, trial_group: str) -> NoiseFloor | None:
         """The noise floor of a trial group; None where it was not measured."""
         with self.reading() as session:

@@ -7,7 +7,10 @@ Contract:
     - After any method has returned, what it wrote outlives the process. A process killed inside a
       method leaves nothing of it behind.
     - No two trials of a store train the same: `trials.trained_key` is unique; see `trials.py`.
-    - One process runs a job; any number may read. Methods may be called from any thread.
+    - One process runs a job; any number may read. Methods may be called from any thread. A process
+      that another one has replaced writes no more of the job: see `controllers.py`.
+    - A database that does not answer raises `StoreAway`, and nothing was written; inside `patient`
+      the methods wait for it and try again. What was committed without an answer is not repeated.
 """
 
 from __future__ import annotations

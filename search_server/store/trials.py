@@ -24,7 +24,7 @@ from search_server.errors import JobError
 from search_server.store import convert, gains, lookup, models, owner, totals
 from search_server.store.moves import TRIAL_MOVES, check_move
 from search_server.store.records import METRICS, PHASES, STAGES, Stage, Start, TrialRecord
-from search_server.store.sessions import Sessions, now
+from search_server.store.sessions import Sessions, clock, outlasting
 from workers.result import LOST
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ _IN_ORDER = case({stage: number for number, stage in enumerate(STAGES)}, value=m
 class Trials(Sessions):
     """The store's methods about trials."""
 
+    @outlasting
     def start_trial(
         self,
         job_id: str,
@@ -66,7 +67,7 @@ class Trials(Sessions):
             IllegalMove: the trial has ended already.
             JobError: no such candidate.
         """
-        with self.changing() as session:
+        with self.changing(job_id) as session:
             lookup.candidate(session, job_id, candidate)
             row = session.get(models.Trial, (job_id, candidate, stage, seed))
             if row is not None:
@@ -81,7 +82,7 @@ class Trials(Sessions):
                 row = models.Trial(job_id=job_id, candidate=candidate, stage=stage, seed=seed)
                 row.state, row.reason = "running", ""
                 session.add(row)
-            row.spec_key, row.started_at = spec_key, now()
+            row.spec_key, row.started_at = spec_key, clock(session)
             if holder is None or taken is None:
                 if holder is not None:
                     holder.trained_key = None
@@ -96,6 +97,7 @@ class Trials(Sessions):
             _count(session, row, before)
             return Start("reused", convert.trial_record(row, curves=True))
 
+    @outlasting
     def plan_trials(self, job_id: str, trials: Mapping[Place, str]) -> None:
         """Write the rows of trials that will be started, all of them or none, as if a process had
         died while it ran them: so it is fixed which they are before any of them is known.
@@ -106,7 +108,7 @@ class Trials(Sessions):
         Raises:
             JobError: no such candidate, or one of the rows is there already.
         """
-        with self.changing() as session:
+        with self.changing(job_id) as session:
             for (candidate, stage, seed), spec_key in trials.items():
                 lookup.candidate(session, job_id, candidate)
                 place = (job_id, candidate, stage, seed)
@@ -114,10 +116,11 @@ class Trials(Sessions):
                     raise JobError(f"{_trial(*place)} was planned by another process; ask again")
                 row = models.Trial(job_id=job_id, candidate=candidate, stage=stage, seed=seed)
                 row.state, row.reason, row.spec_key = "running", "", spec_key
-                row.started_at = now()
+                row.started_at = clock(session)
                 session.add(row)
                 totals.change_trial(session, row, None)
 
+    @outlasting
     def finish_trial(
         self, job_id: str, candidate: int, stage: Stage, seed: int, result: TrialResult
     ) -> None:
@@ -132,13 +135,13 @@ class Trials(Sessions):
             JobError: it was never started.
         """
         what = _trial(job_id, candidate, stage, seed)
-        with self.changing() as session:
+        with self.changing(job_id) as session:
             row = session.get(models.Trial, (job_id, candidate, stage, seed), with_for_update=True)
             if row is None:
                 raise JobError(f"{what} was never started")
             check_move(TRIAL_MOVES, what, row.state, result.status)
             counted = row.state
-            row.state, row.finished_at = result.status, now()
+            row.state, row.finished_at = result.status, clock(session)
             if result.status in LOST or result.batch_size is not None:
                 row.trained_key = None
             before = {f"seconds_{phase}": getattr(row, f"seconds_{phase}") for phase in PHASES}
@@ -149,6 +152,7 @@ class Trials(Sessions):
             row.rungs = convert.rung_columns(rungs)
             _count(session, row, counted)
 
+    @outlasting
     def trials(
         self, job_id: str, candidate: int | None = None, *, curves: bool = True
     ) -> list[TrialRecord]:
@@ -214,7 +218,7 @@ def _runs(session: Session, holder: models.Trial, job_id: str, running: Containe
     if job is None or job.owner is None:
         return False
     if owner.elsewhere(job.owner):
-        return now() - holder.started_at < REMOTE_PATIENCE
+        return clock(session) - holder.started_at < REMOTE_PATIENCE
     return job.owner == owner.mark() or owner.alive(job.owner)
 
 
