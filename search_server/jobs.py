@@ -34,6 +34,7 @@ from search_server.stage_seeds import confirm_seeds
 from search_server.store import JobRecord, Store
 from workers import DetectorError, Split, TrialSpec, load_detector, lossforge_home
 from workers.data import DataError, check_split, digits, one_image_per_class, read_classes
+from workers.data.parcels import LARGEST, check_parcel
 from workers.detector import parse_detector
 from workers.warm_start import WarmStart
 
@@ -84,7 +85,8 @@ class Job:
             return None
         trial = self.trial(TrialKey(0, "proxy", self.spec.seed), self.baseline.to_json())
         roles = {branch: space_role(space) for branch, space in self.problem.spaces.items()}
-        return Calibration(captured(trial, roles), self.problem.weights)
+        alone = replace(trial, processes=1)  # it looks at whole batches
+        return Calibration(captured(alone, roles), self.problem.weights)
 
     def trial(self, key: TrialKey, definition: Mapping[str, Any]) -> TrialSpec:
         """The trial of a candidate's definition that a key names.
@@ -119,6 +121,7 @@ class Job:
             precision=resources.precision,
             time_limit=self.spec.limits.trial_seconds,
             smaller_batch=smaller if smaller and smaller < batch_size else None,
+            processes=resources.processes,
             rungs=funnel.proxy.rungs if key.stage == "proxy" else (),
             warm_start=self._warm_start() if key.stage == "proxy" else None,
         )
@@ -155,6 +158,7 @@ def prepare_job(spec: JobSpec, source: object = "spec") -> Job:
         allowed = "the stage confirm measures on it; give the split, or leave funnel.confirm out"
         raise SpecError(source, "data.confirm", None, allowed)
     classes = _checked_classes(spec, splits, source)
+    _check_sendable(spec, splits, source)
     job = _assembled("", spec, splits, detector, classes)
     if spec.funnel.simulate is not None:
         _ = job.simulation  # a class without an image is found now
@@ -260,6 +264,21 @@ def _checked_classes(spec: JobSpec, splits: Mapping[str, Split], source: object)
             allowed = "it must be a split in COCO format with the classes of search_train"
             raise SpecError(source, f"data.{name}", str(error), allowed) from error
     return classes
+
+
+def _check_sendable(spec: JobSpec, splits: Mapping[str, Split], source: object) -> None:
+    """Splits that the nodes of a cluster are to be sent must be such that they can be."""
+    if not spec.resources.send_data or spec.data == PACKAGED_DATA:
+        return
+    for name, split in splits.items():
+        try:
+            check_parcel(split)
+        except DataError as error:
+            allowed = (
+                f"resources.send_data sends at most {LARGEST / 1e9:g} GB a split, with images in "
+                "its folder; leave it out where all nodes have the data at these paths"
+            )
+            raise SpecError(source, f"data.{name}", str(error), allowed) from error
 
 
 def _check_spaces(spec: JobSpec, family: Family, source: object) -> None:

@@ -20,6 +20,7 @@ from search_server.funnel.stages import TrialKey
 from search_server.ray_token import TOKEN_CURE
 from search_server.spec import Resources
 from workers import Split, TrialResult, TrialSpec, lossforge_home
+from workers.data import DataError
 from workers.data.digest import content_digest
 from workers.data.parcels import digest, pack
 from workers.ray_task import Sent, remote_trial
@@ -151,12 +152,18 @@ class RayExecutor:
     def _send(self, split: Split) -> Sent | None:
         """What nodes fetch a split from; None where they are to have it themselves.
 
-        What lies in the home folder was made by Lossforge on this machine, so it is always sent.
+        What lies in the home folder was made by Lossforge on this machine, so it is sent if it can
+        be. The few images of a simulation are such a split, but with images of the user's, who may
+        have asked for nothing to be sent.
         """
         if split not in self._sent:
             own = Path(split.annotations).is_relative_to(lossforge_home())
-            wanted = own or self._resources.send_data
-            self._sent[split] = self._put(split) if wanted else None
+            self._sent[split] = None
+            if self._resources.send_data:
+                self._sent[split] = self._put(split)
+            elif own:
+                with contextlib.suppress(DataError):
+                    self._sent[split] = self._put(split)
         return self._sent[split]
 
     def _put(self, split: Split) -> Sent:

@@ -1,6 +1,7 @@
 """Creating a job finds what does not fit before any trial; a plan counts what it will take."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,39 @@ def test_splits_must_share_their_classes(tmp_path: Path) -> None:
         with pytest.raises(SpecError) as caught:
             create_job(store, spec(data=data))
         assert caught.value.field == "data.search_val"
+
+
+@pytest.mark.parametrize(
+    ("split", "name", "size", "problem"),
+    [
+        ("search_train", "../outside.png", 1, "outside of the image folder"),
+        ("search_val", "huge.png", 2 * 10**9 + 1, "too large to be sent"),
+        ("test", "none.png", 0, "No such file"),
+    ],
+)
+def test_what_cannot_be_sent_is_found_before_any_trial(
+    tmp_path: Path, split: str, name: str, size: int, problem: str
+) -> None:
+    few = one_image_per_class(digits().splits["search_train"], tmp_path)
+    images = tmp_path / "images"
+    shutil.copytree(few.images, images)
+    content = json.loads(Path(few.annotations).read_text())
+    content["images"].append({"id": -1, "file_name": name, "height": 64, "width": 64})
+    Path(tmp_path / "more.json").write_text(json.dumps(content))
+    if size:
+        with (images / name).open("wb") as file:
+            file.truncate(size)  # takes no room on the disk
+    good = {"annotations": few.annotations, "images": str(images)}
+    data = {"search_train": good, "search_val": dict(good)}
+    data[split] = {"annotations": str(tmp_path / "more.json"), "images": str(images)}
+    with Store.open(f"sqlite:///{tmp_path / 'store.db'}") as store:
+        with pytest.raises(SpecError) as caught:
+            create_job(store, spec(data=data, resources={"send_data": True}))
+        assert caught.value.field == f"data.{split}"
+        assert problem in str(caught.value)
+        assert "send_data" in caught.value.allowed
+        assert store.jobs() == []
+        create_job(store, spec(data=data))  # the nodes have it, wherever it lies
 
 
 def test_a_job_is_opened_as_it_was_created(tmp_path: Path) -> None:

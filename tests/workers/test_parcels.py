@@ -11,7 +11,7 @@ import pytest
 
 from workers import Split, TrialSpec, collect_garbage
 from workers.data import DataError
-from workers.data.parcels import digest, pack, unpack, unpacked
+from workers.data.parcels import check_parcel, digest, pack, unpack, unpacked
 
 MakeSpec = Callable[..., TrialSpec]
 
@@ -48,24 +48,34 @@ def test_many_processes_unpack_one(make_spec: MakeSpec) -> None:
     assert {each.name for each in folder.parent.iterdir()} == {".lock", folder.name}
 
 
-def test_what_is_too_large_is_refused(make_spec: MakeSpec) -> None:
+@pytest.mark.parametrize("take", [pack, check_parcel])
+def test_what_is_too_large_is_refused(
+    make_spec: MakeSpec, take: Callable[[Split, int], object]
+) -> None:
+    split = make_spec().train
+    size = sum(map(len, files(split).values()))
+    take(split, size)
     with pytest.raises(DataError, match=r"too large .* more than 1e-06 GB"):
-        pack(make_spec().train, largest=1000)
+        take(split, 1000)
 
 
+@pytest.mark.parametrize("take", [pack, check_parcel])
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/../../b.png"])
-def test_no_file_from_outside_travels(tmp_path: Path, name: str) -> None:
+def test_no_file_from_outside_travels(
+    tmp_path: Path, name: str, take: Callable[[Split], object]
+) -> None:
     (tmp_path / "secret.png").write_bytes(b"x")
     annotations = tmp_path / "images" / "a.json"
     annotations.parent.mkdir()
     annotations.write_text(json.dumps({"images": [{"id": 1, "file_name": name}]}))
     with pytest.raises(DataError, match="outside of the image folder"):
-        pack(Split(str(annotations), str(tmp_path / "images")))
+        take(Split(str(annotations), str(tmp_path / "images")))
 
 
-def test_what_is_missing_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("take", [pack, check_parcel])
+def test_what_is_missing_is_said(tmp_path: Path, take: Callable[[Split], object]) -> None:
     with pytest.raises(DataError, match=r"none\.json: cannot be read: No such file"):
-        pack(Split(str(tmp_path / "none.json"), str(tmp_path)))
+        take(Split(str(tmp_path / "none.json"), str(tmp_path)))
 
 
 def test_what_nobody_uses_is_garbage(make_spec: MakeSpec) -> None:

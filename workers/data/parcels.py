@@ -25,6 +25,14 @@ FOLDER = "fetched"  # in the home folder
 _ANNOTATIONS, _IMAGES = "annotations.json", "images"
 
 
+def check_parcel(split: Split, largest: int = LARGEST) -> None:
+    """Finds out whether `pack` takes a split, from the names and sizes of its files alone.
+
+    Arguments and errors: `pack`.
+    """
+    _files(split, largest)
+
+
 def pack(split: Split, largest: int = LARGEST) -> bytes:
     """The parcel of a split; the same files give the same bytes.
 
@@ -35,17 +43,9 @@ def pack(split: Split, largest: int = LARGEST) -> bytes:
         DataError: a file cannot be read, an image lies outside of its folder, or it is too large.
     """
     content = io.BytesIO()
-    annotations = Path(split.annotations)
     with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
-        left = largest - _add(archive, annotations, _ANNOTATIONS)
-        for name in _image_names(annotations):
-            left -= _add(archive, Path(split.images) / name, f"{_IMAGES}/{name}")
-            if left < 0:
-                raise DataError(
-                    annotations,
-                    f"is too large to be sent to other machines: more than {largest / 1e9:g} GB "
-                    "with its images; put it on storage that all of them share",
-                )
+        for path, name in _files(split, largest):
+            _add(archive, path, name)
     return content.getvalue()
 
 
@@ -92,14 +92,45 @@ def unpack(name: str, parcel: bytes) -> Split:
     return found
 
 
-def _add(archive: zipfile.ZipFile, path: Path, name: str) -> int:
-    """Adds a file, without its time, and gives its size in bytes."""
+def _files(split: Split, largest: int) -> list[tuple[Path, str]]:
+    """What goes into the parcel of a split, and under which names. Raises: see `pack`."""
+    annotations, images = Path(split.annotations), Path(split.images)
+    found = [(annotations, _ANNOTATIONS)]
+    left = largest - _size(annotations)
+    for name in _image_names(annotations):
+        found.append((images / name, f"{_IMAGES}/{name}"))
+        left -= _size(images / name)
+        if left < 0:
+            raise DataError(
+                annotations,
+                f"is too large to be sent to other machines: more than {largest / 1e9:g} GB "
+                "with its images; put it on storage that all of them share",
+            )
+    return found
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file that this user may read."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not os.access(path, os.R_OK):
+        raise DataError(path, "cannot be read: Permission denied")
+    return size
+
+
+def _add(archive: zipfile.ZipFile, path: Path, name: str) -> None:
+    """Adds a file, without its time."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(path, f"cannot be read: {error.strerror or error}") from error
+        raise _unreadable(path, error) from error
     archive.writestr(zipfile.ZipInfo(name), content)
-    return len(content)
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(path, f"cannot be read: {error.strerror or error}")
 
 
 def _image_names(annotations: Path) -> list[str]:
