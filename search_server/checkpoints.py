@@ -33,7 +33,8 @@ class Checkpoints:
         """Deletes the state of a trial that does not go on, if there is one."""
         file = replace(spec, checkpoint=str(self.folder)).checkpoint_file
         if file is not None:
-            file.unlink(missing_ok=True)
+            for each in self.folder.glob(f"{file.stem}.*"):  # each process of a trial has one
+                each.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Deletes all of them."""

@@ -12,10 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
-
-if TYPE_CHECKING:
-    from mmengine.config import Config
+from typing import NoReturn
 
 ORDER, ANSWER = "training.json", "trained.json"
 
@@ -45,6 +42,7 @@ def main(folder: Path) -> int:
     from workers import WorkersError
     from workers.data import DataError
     from workers.detector import one_line
+    from workers.joining import gathering, join, join_on_cpu
 
     training = Training.from_json(order["training"])
     try:
@@ -76,38 +74,6 @@ def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def join(config: Config) -> None:
-    """Changes a config so that `Runner` trains with the other processes."""
-    config.launcher = "pytorch"
-
-
-def join_on_cpu(config: Config) -> None:
-    """The same on the CPU, where a model belongs to no device by number."""
-    join(config)
-    config.model_wrapper_cfg = {
-        "type": "MMDistributedDataParallel",
-        "broadcast_buffers": False,
-        "find_unused_parameters": bool(config.get("find_unused_parameters", False)),
-        **(config.get("model_wrapper_cfg") or {}),
-        "device_ids": None,
-    }
-
-
-def gathering(folder: Path) -> Any:
-    """A hook that has evaluations gathered in a folder; mmengine would leave one where it runs."""
-    from mmengine.hooks import Hook
-
-    class Gathering(Hook):
-        priority = "VERY_HIGH"
-
-        def before_val(self, runner: Any) -> None:
-            for number, metric in enumerate(runner.val_loop.evaluator.metrics):
-                if metric.collect_device == "cpu" and metric.collect_dir is None:
-                    metric.collect_dir = str(folder / str(number))
-
-    return Gathering()
 
 
 def _speak(text: str) -> None:

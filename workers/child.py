@@ -19,6 +19,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from workers.gpu_share import hold_to_share
 from workers.modules import add_user_modules
 from workers.wire import Inbox, pack, receive
 
@@ -60,6 +61,7 @@ def serve(connection: socket.socket) -> None:
     orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, orders), daemon=True).start()
     _preload()
+    hold_to_share()
     from workers.spec import TrialSpec
     from workers.training import train
 

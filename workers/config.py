@@ -109,7 +109,7 @@ def _set_classes(model: dict[str, Any], number: int) -> None:
 def _set_training(config: Config, spec: TrialSpec) -> None:
     loader = _loader(config, "train_dataloader", spec.device)
     loader["dataset"] = _dataset(loader["dataset"], spec.train, spec.classes, test_mode=False)
-    loader["batch_size"] = spec.batch_size
+    loader["batch_size"] = spec.batch_size // spec.processes  # as mmengine counts: a process's
     if _type_name(loader.get("sampler")) in ("", "DefaultSampler", "DistributedSampler"):
         loader["sampler"] = {"type": "InfiniteSampler", "shuffle": True}
     if "optim_wrapper" not in config:

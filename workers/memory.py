@@ -19,7 +19,8 @@ def memory_of(runner: Any) -> dict[str, Any]:
     Numbers, texts and lists of these. They are equal at two times if nothing was remembered in
     between; of what is no plain data it says nothing.
     """
-    things: dict[str, Any] = {f"model.{name}": part for name, part in runner.model.named_modules()}
+    model = getattr(runner.model, "module", runner.model)  # what several processes wrap it in
+    things: dict[str, Any] = {f"model.{name}": part for name, part in model.named_modules()}
     for transform in _transforms(runner.train_dataloader.dataset):
         things[f"pipeline.{len(things)}.{type(transform).__name__}"] = transform
     for hook in runner.hooks:

@@ -27,6 +27,7 @@ import torch
 
 from workers.detector import one_line
 from workers.generators import generator_states, set_generator_states
+from workers.joining import rank_here
 from workers.memory import differences, memory_of
 from workers.spec import TrialSpec
 
@@ -119,7 +120,7 @@ def keep(
     Returns:
         Why nothing was kept, in one line; empty when something was.
     """
-    path = spec.checkpoint_file
+    path = _file(spec)
     if path is None:
         return "no folder for checkpoints was given"
     changed = differences(runner.train_loop.memory, memory_of(runner))
@@ -165,7 +166,7 @@ def _content(
 
 def find(spec: TrialSpec, versions: Mapping[str, str]) -> Resumption | None:
     """What `keep` left of this trial, not beyond the rung where it is to pause; None: nothing."""
-    path = spec.checkpoint_file
+    path = _file(spec)
     if path is None:
         return None
     try:
@@ -190,6 +191,12 @@ def forget(spec: TrialSpec) -> None:
         with contextlib.suppress(OSError):
             for file in path.parent.glob(f"{path.stem}.*"):
                 file.unlink(missing_ok=True)
+
+
+def _file(spec: TrialSpec) -> Path | None:
+    """Each process of a training has a file of its own: generators and order of its data."""
+    path, rank = spec.checkpoint_file, rank_here()
+    return path if path is None or not rank else path.with_suffix(f".rank{rank}{path.suffix}")
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

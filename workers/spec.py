@@ -24,6 +24,7 @@ _LATER = (
     "checkpoint",
     "warm_start",
     "smaller_batch",
+    "processes",
 )  # written only when they say something
 _STEERS_NOTHING = ("time_limit", "pause_after", "checkpoint", "smaller_batch")
 
@@ -61,6 +62,8 @@ class TrialSpec:
             `batch_size` does not fit into memory; 1 to `batch_size` - 1. None: such a trial is
             "out_of_memory". A trial that needed it says so (`TrialResult.batch_size`), and is not
             the one that `key` names.
+        processes: that train it together on one machine, each a part of every batch, on a GPU of
+            its own or on the CPU; at least 1, and a divisor of the batch sizes.
 
     Raises:
         TrialSpecError: when a value is out of its range.
@@ -83,6 +86,7 @@ class TrialSpec:
     checkpoint: str | None = None
     warm_start: WarmStart | None = field(default=None, hash=False)
     smaller_batch: int | None = None
+    processes: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -91,6 +95,7 @@ class TrialSpec:
             ("steps", 1, None),
             ("batch_size", 1, None),
             ("threads", 1, None),
+            ("processes", 1, None),
         ):
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool)
@@ -112,6 +117,11 @@ class TrialSpec:
         if smaller is not None and not (type(smaller) is int and 1 <= smaller < self.batch_size):
             allowed = f"a whole number from 1 to {self.batch_size - 1} (batch_size - 1), or none"
             raise TrialSpecError("smaller_batch", smaller, allowed)
+        for batch in (self.batch_size, smaller or 0):
+            if batch % self.processes:
+                raise TrialSpecError(
+                    "processes", self.processes, f"a divisor of the batch, {batch}"
+                )
         self._check_pauses()
 
     def _check_pauses(self) -> None:

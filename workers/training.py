@@ -29,8 +29,10 @@ from workers.hooks import (
     ScoreKeeper,
 )
 from workers.isolation import LogTail, isolated
+from workers.joining import agreed, gathering, join, join_on_cpu, joined, mean_buffers
 from workers.out_of_memory import ran_out
 from workers.pausing import Resumption, UnusableCheckpoint, find, forget, keep
+from workers.ranks import train_together
 from workers.result import LOST, Status, TrialResult, versions_on
 from workers.spec import TrialSpec
 from workers.trial_loop import Paused
@@ -64,6 +66,9 @@ def train(spec: TrialSpec, work_dir: Path | None = None) -> TrialResult:
         work_dir: folder for mmengine's own files, removed at the end; None: one under the home
             folder.
 
+    Raises:
+        UnusableCheckpoint: in one of several processes, where all have to start anew.
+
     Returns:
         The result. An exception in the training is a status with a reason, not an exception; only
         what ends a process (KeyboardInterrupt, SystemExit) passes through.
@@ -77,7 +82,10 @@ def train(spec: TrialSpec, work_dir: Path | None = None) -> TrialResult:
             isolated(spec.threads, spec.device) as log,
             data_kept((spec.train, spec.evaluate)),
         ):
-            result = _train(spec, work_dir, clock, log)
+            if spec.processes > 1 and not joined():
+                result = train_together(spec, log)
+            else:
+                result = _train(spec, work_dir, clock, log)
     finally:
         shutil.rmtree(work_dir, ignore_errors=True)
     if result.status != "paused":
@@ -89,9 +97,13 @@ def _train(spec: TrialSpec, work_dir: Path, clock: PhaseClock, log: LogTail) -> 
     """Goes on from a checkpoint where there is one that can be used, else trains from the start."""
     versions = versions_on(spec.device)
     resumption = find(spec, versions)
+    if not agreed(0 if resumption is None else resumption.step):
+        raise UnusableCheckpoint("the processes of the training have none of the same step")
     try:
         return _attempt(spec, work_dir, clock, log, versions, resumption)
     except UnusableCheckpoint:
+        if joined():  # the others go on with theirs
+            raise
         return _attempt(spec, work_dir, clock, log, versions, None)
 
 
@@ -115,10 +127,15 @@ def _attempt(
                 keeper.rungs.update(resumption.records["rungs"])
         if spec.warm_start is not None:
             provide_weights(spec)
-        runner = TrialRunner.from_cfg(private_config(build_config(spec), work_dir))
+        config = private_config(build_config(spec), work_dir)
+        together = []
+        if joined():
+            (join_on_cpu if _on_cpu(spec) else join)(config)
+            together = [gathering(work_dir.parent / "gathered"), mean_buffers()]
+        runner = TrialRunner.from_cfg(config)
         runner.rungs, runner.pause_after = spec.rungs, spec.pause_after
         runner.keeper, runner.resumption = keeper, resumption
-        for hook in (FiniteGuard(), curves, keeper, clock):
+        for hook in (*together, FiniteGuard(), curves, keeper, clock):
             runner.register_hook(hook)
         try:
             runner.train()
@@ -151,6 +168,10 @@ def _attempt(
         log=log.text if status in LOST else "",
         rungs=keeper.rungs,
     )
+
+
+def _on_cpu(spec: TrialSpec) -> bool:
+    return spec.device == "cpu" or not torch.cuda.is_available()
 
 
 def _check(spec: TrialSpec) -> None:

@@ -97,6 +97,7 @@ def training_of(spec: TrialSpec) -> TrialSpec:
         pause_after=None,
         checkpoint=None,
         time_limit=None,
+        processes=1,
     )
 
 

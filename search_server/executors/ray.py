@@ -23,6 +23,7 @@ from workers import Split, TrialResult, TrialSpec, lossforge_home
 from workers.data import DataError
 from workers.data.digest import content_digest
 from workers.data.parcels import digest, pack
+from workers.gpu_share import share_of_gpu
 from workers.ray_task import Sent, remote_trial
 from workers.result import Status
 
@@ -81,7 +82,7 @@ class RayExecutor:
             "num_cpus": resources.cpus,
             "num_gpus": resources.gpus,
             "max_retries": 0,
-            "runtime_env": {"env_vars": {"PYTHONSAFEPATH": "1"}},
+            "runtime_env": {"env_vars": {"PYTHONSAFEPATH": "1", **share_of_gpu(resources.gpus)}},
         }
         if resources.memory_gb is not None:
             options["memory"] = int(resources.memory_gb * GIB)

@@ -70,7 +70,7 @@ def export(
     row, definition = choose(job_id, store.candidates(job_id), candidate, gains_of(store, job_id))
     spec = _trial(store, job, row, definition)
     facts = evidence(store.job(job_id), row, store.trials(job_id, curves=False), spec)
-    spec = replace(spec, precision=precision, warm_start=None, rungs=())
+    spec = replace(spec, precision=precision, warm_start=None, rungs=(), processes=1)
     config = exported_config(spec, module)
     if compile_loss and not compile_expressions(config["model"]):
         raise ExportError("this loss has no expression, which alone can be compiled")

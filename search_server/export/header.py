@@ -29,6 +29,7 @@ class Evidence:
         versions: of the packages it was trained with.
         same_key: whether the trial is, key by key, one that was recorded.
         precision: of the layers in that trial; the exported config may have another.
+        processes: that trained it together; the exported config is for one.
     """
 
     job: JobRecord
@@ -38,6 +39,7 @@ class Evidence:
     versions: Mapping[str, str]
     same_key: bool
     precision: str = "float32"
+    processes: int = 1
 
 
 def evidence(
@@ -57,6 +59,7 @@ def evidence(
         versions=done[0].versions if done else {},
         same_key=any(t.spec_key == spec.key for t in done),
         precision=spec.precision,
+        processes=spec.processes,
     )
 
 
@@ -117,6 +120,10 @@ def _setting(facts: Evidence, spec: TrialSpec) -> list[str]:
     if facts.precision != spec.precision:
         searched, here = facts.precision, spec.precision
         lines.append(_line("precision", f"the search trained in {searched}, this trains in {here}"))
+    if facts.processes > 1:
+        count = facts.processes
+        text = f"the search trained in {count}, each with its part of a batch; this is for one"
+        lines.append(_line("processes", text))
     if facts.candidate is not None and not facts.same_key:
         lines.append(_line("note", "this version would train it differently than it was recorded"))
     return lines

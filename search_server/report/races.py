@@ -108,4 +108,5 @@ def _task(record: JobRecord) -> dict[str, object]:
         "precision": spec.resources.precision,
         "threads": spec.resources.threads,
         "device": spec.resources.device,
+        "processes": spec.resources.processes,
     }

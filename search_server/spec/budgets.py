@@ -211,7 +211,8 @@ class Resources(Part):
     """What one trial takes.
 
     Attributes:
-        cpus, gpus: as Ray counts them; fractions of a GPU are allowed.
+        cpus, gpus: as Ray counts them. With a fraction of a GPU a trial can take as much of its
+            memory, and is `out_of_memory` beyond.
         memory_gb: memory that Ray reserves, GiB; null reserves none.
         device: where the trial trains.
         threads: CPU threads of torch. Part of what steers the result.
@@ -221,6 +222,8 @@ class Resources(Part):
         smaller_batch: images a step to try a trial again with, once, that has run out of memory,
             in the stages whose batch is larger; null: such a trial is lost. The row of the trial
             says that it was needed, for the AP is that of fewer images.
+        processes: that train a trial together, each an equal part of every batch: on one GPU each,
+            so `gpus` is as many, or on the CPU with `gpus` 0. Part of what steers the result.
         send_data: on a cluster, send the splits to nodes that do not have them at their paths, once
             a node; up to 2 GB each. False: they are there, on shared storage. The embedded digits
             are always sent.
@@ -234,6 +237,7 @@ class Resources(Part):
     precision: Literal["float32", "bfloat16"] = "float32"
     smaller_batch: int | None = Field(default=None, ge=1, le=4095)
     send_data: bool = False
+    processes: int = Field(default=1, ge=1, le=64)
 
 
 class Limits(Part):

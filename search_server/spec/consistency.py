@@ -29,6 +29,7 @@ def check(spec: JobSpec) -> None:
     _check_losses(spec)
     _check_cohorts(spec)
     _check_smaller_batch(spec)
+    _check_processes(spec)
 
 
 def _check_spaces(spec: JobSpec) -> None:
@@ -88,6 +89,28 @@ def _check_smaller_batch(spec: JobSpec) -> None:
     if smaller is not None and smaller >= usual:
         allowed = f"it must be below funnel.proxy.batch_size ({usual}), or null"
         raise Misfit("resources.smaller_batch", smaller, allowed)
+
+
+def _check_processes(spec: JobSpec) -> None:
+    """The processes of a trial have a GPU each, or none, and equal parts of every batch."""
+    resources, funnel = spec.resources, spec.funnel
+    number = resources.processes
+    if number == 1:
+        return
+    if resources.gpus not in (0, number):
+        allowed = f"it must be 0 (on the CPU) or gpus ({resources.gpus:g}), one process on each"
+        raise Misfit("resources.processes", number, allowed)
+    batches = {
+        "resources.smaller_batch": resources.smaller_batch,
+        "funnel.simulate.batch_size": None
+        if funnel.simulate is None
+        else funnel.simulate.batch_size,
+        "funnel.proxy.batch_size": funnel.proxy.batch_size,
+        "funnel.confirm.batch_size": None if funnel.confirm is None else funnel.confirm.batch_size,
+    }
+    for field, batch in batches.items():
+        if batch is not None and batch % number:
+            raise Misfit(field, batch, f"it must be a multiple of resources.processes ({number})")
 
 
 def check_companions(spec: JobSpec) -> None:

@@ -85,6 +85,21 @@ def test_paths_start_at_the_spec(tmp_path: Path) -> None:
             "resources.smaller_batch",
             "below funnel.proxy",
         ),
+        (
+            MINIMAL + "resources: {processes: 2, gpus: 1}",
+            "resources.processes",
+            "0 (on the CPU) or gpus (1)",
+        ),
+        (
+            MINIMAL + "resources: {processes: 3}",
+            "funnel.proxy.batch_size",
+            "a multiple of resources.processes (3)",
+        ),
+        (
+            MINIMAL + "resources: {processes: 2, gpus: 2, smaller_batch: 1}",
+            "resources.smaller_batch",
+            "a multiple of resources.processes (2)",
+        ),
         (MINIMAL + "searcher: {tournament: 3}", "searcher.tournament", "ageing"),
         (MINIMAL + "searcher: {radius: 0.1}", "searcher.radius", "niches"),
         (MINIMAL + "searcher: {sigma: 1}", "searcher.sigma", "refine"),

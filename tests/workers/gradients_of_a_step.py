@@ -15,7 +15,8 @@ from mmengine.hooks import Hook
 
 from losses import LossDefinition
 from search_server.full_training import Training, train_fully
-from search_server.training_process import gathering, join_on_cpu, leave
+from search_server.training_process import leave
+from workers.joining import gathering, join_on_cpu
 
 
 class Catch(Hook):

@@ -1,0 +1,58 @@
+"""One process of a trial that has several: ``python -P -m workers.rank FOLDER RANK``.
+
+The folder holds the order, and takes the answer. Having answered, the process stays until its
+parent closes its standard input: a peer that is still in an exchange with it would break off.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from workers.child import die_with_parent
+from workers.joining import meet
+from workers.modules import add_user_modules
+from workers.ranks import ORDER, answer_file
+from workers.spec import TrialSpec
+
+
+def main(folder: Path, rank: int) -> None:
+    """The life of the process; it does not return."""
+    order = json.loads((folder / ORDER).read_text(encoding="utf-8"))
+    die_with_parent(int(order["parent"]))
+    faulthandler.enable()
+    add_user_modules()
+    spec = TrialSpec.from_json(order["spec"])
+    answer = _answer(spec, folder, rank)
+    path = answer_file(folder, rank)
+    fresh = path.with_suffix(".part")
+    fresh.write_text(json.dumps(answer), encoding="utf-8")
+    fresh.replace(path)
+    sys.stdin.read()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # gloo's threads may hold Python objects still: taken down piece by piece, it would abort
+    os._exit(0)
+
+
+def _answer(spec: TrialSpec, folder: Path, rank: int) -> dict[str, Any]:
+    """The result as JSON data, or that the checkpoint at hand could not be used."""
+    import torch
+
+    from workers.pausing import UnusableCheckpoint
+    from workers.training import train
+
+    cpu = spec.device == "cpu" or not torch.cuda.is_available()
+    meet(folder / "meeting", rank, spec.processes, cpu=cpu)
+    try:
+        return train(spec, folder / f"work-{rank}").to_json()
+    except UnusableCheckpoint:
+        return {"unusable": True}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
