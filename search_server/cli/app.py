@@ -16,6 +16,7 @@ from search_server.cli.init import init
 from search_server.cli.jobs import jobs, show
 from search_server.cli.leaderboard import leaderboard
 from search_server.cli.losses import formula
+from search_server.cli.metrics import metrics
 from search_server.cli.noise import noise
 from search_server.cli.publish import publish
 from search_server.cli.search import resume, search
@@ -77,6 +78,7 @@ for _command, _panel in (
     (compare, RESULTS),
     (publish, RESULTS),
     (train, RESULTS),
+    (metrics, UPKEEP),
     (maintenance.gc, UPKEEP),
     (maintenance.doctor, UPKEEP),
 ):

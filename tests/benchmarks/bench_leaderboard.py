@@ -25,7 +25,9 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine, text
 
+from search_server.figures import figures
 from search_server.leaderboard import leaderboard, leaderboard_row
+from search_server.metrics import JOBS_SHOWN
 from search_server.overview import summaries
 from search_server.store import Store, schema
 from search_server.store.engine import connect
@@ -154,6 +156,7 @@ def measure(url: str, jobs: int, calls: int) -> None:
             ("all jobs, --state failed", lambda: leaderboard(store, state="failed")),
             ("one row", lambda: leaderboard_row(store, job, 7)),
             ("lossforge jobs", lambda: summaries(store)),
+            ("a scrape of lossforge metrics", lambda: figures(store, JOBS_SHOWN)),
         ):
             timed(name, ask, calls)
 
