@@ -74,10 +74,20 @@ class Cluster:
         with self._explained():
             return str(self._client.get_job_logs(submission_id))
 
-    def tail(self, submission_id: str) -> AsyncIterator[str]:
-        """What an attempt has printed and prints, until it ends."""
-        found: AsyncIterator[str] = self._client.tail_job_logs(submission_id)
-        return found
+    async def tail(self, submission_id: str) -> AsyncIterator[str]:
+        """What an attempt has printed and prints, until it ends.
+
+        Raises:
+            JobError: the cluster has stopped sending it before.
+        """
+        with self._explained():
+            async for text in self._client.tail_job_logs(submission_id):
+                yield text
+            if self.status(submission_id) in LIVE:  # Ray says nothing of a node that it lost
+                raise JobError(
+                    f"the cluster at {self.address} has stopped sending the log of "
+                    f"{submission_id}, which has not ended; ask again"
+                )
 
     def stop(self, submission_id: str) -> None:
         """Ask for SIGTERM now, and SIGKILL three seconds later."""
@@ -154,13 +164,18 @@ def on_this_machine(nodes: Sequence[Node]) -> bool:
 
 
 def described(nodes: Sequence[Node]) -> str:
-    """What the nodes have, for people: `2 nodes with 4 CPUs, 1 GPU; 1 node with 8 CPUs`."""
-    counts: dict[str, int] = {}
+    """What the nodes have, for people: `2 nodes with 4 CPUs, 1 GPUs, 3.9 to 4.0 GiB of memory`."""
+    alike: dict[str, list[float]] = {}
     for node in nodes:
         has = f"{node.resources.get('CPU', 0.0):g} CPUs, {node.resources.get('GPU', 0.0):g} GPUs"
-        has += f", {node.resources.get('memory', 0.0) / GIB:.1f} GiB of memory"
-        counts[has] = counts.get(has, 0) + 1
-    parts = (f"{count} node{'s' * (count > 1)} with {has}" for has, count in counts.items())
+        alike.setdefault(has, []).append(node.resources.get("memory", 0.0) / GIB)
+    parts = []
+    for has, memory in alike.items():
+        # Each node says what was free when it started, so no two have the same.
+        least, most = f"{min(memory):.1f}", f"{max(memory):.1f}"
+        span = least if least == most else f"{least} to {most}"
+        count = f"{len(memory)} node{'s' * (len(memory) > 1)}"
+        parts.append(f"{count} with {has}, {span} GiB of memory")
     return "; ".join(parts) or "no nodes"
 
 

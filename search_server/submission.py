@@ -9,16 +9,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from search_server.attempts import live_attempt, runs_here
 from search_server.cluster import Cluster, Node, described, on_this_machine
 from search_server.errors import JobError
-from search_server.jobs import create_job
 from search_server.packing import Packed
-from search_server.spec import JobSpec, Resources
 from search_server.store import JobRecord, Store, SubmissionRecord
 from search_server.store.url import parse_url
 from workers.modules import MODULES
+
+if TYPE_CHECKING:
+    from search_server.spec import JobSpec, Resources
 
 STORE_FILE = "store-url"
 MODULES_FOLDER = "lossforge-modules"  # no name that can be imported
@@ -84,6 +86,8 @@ def submit(
             for a trial, cannot reach the store, or refuses.
         SpecError: see `create_job`.
     """
+    from search_server.jobs import create_job  # torch and mmdet; who asks for less need not wait
+
     wishes = wishes or Wishes()
     cluster = Cluster(address)  # first of all: without a cluster no job is created
     nodes = cluster.nodes()
@@ -106,6 +110,8 @@ def resubmit(job_id: str, store_url: str, address: str, wishes: Wishes | None = 
         running = running_already(store, job, wishes.force)
         if running is not None:
             return running
+        from search_server.spec import JobSpec
+
         spec = JobSpec.from_json(job.spec)
         driver = _driver_cpus(spec.resources, cluster, nodes, wishes)
         return _start(store, job, store_url, cluster, nodes, driver, wishes)
@@ -175,7 +181,7 @@ def _driver_cpus(
         raise JobError(
             f"a trial takes {needs.cpus:g} CPUs, {needs.gpus:g} GPUs{memory}; no node of the "
             f"cluster at {cluster.address} has that: {described(nodes)}. Lower `resources` in the "
-            "spec, or give --wait-for-nodes if an autoscaler starts one"
+            "spec, or give --wait-for-nodes to `lossforge submit` if an autoscaler starts one"
         )
     most = max((node.resources.get("CPU", 0.0) for node in nodes), default=0.0)
     if wishes.driver_cpus is not None:

@@ -83,10 +83,7 @@ def logs(
             sys.stdout.write(_tame(text))
             sys.stdout.flush()
 
-    try:
-        asyncio.run(tail())
-    except (OSError, RuntimeError) as error:
-        raise JobError(f"{found.address} has stopped sending the log: {error}") from error
+    asyncio.run(tail())
 
 
 def cancel(

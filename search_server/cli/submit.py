@@ -107,7 +107,6 @@ def submit(
     url = absolute(store_url(store))
     with stdout_kept():
         from search_server.packing import packed
-        from search_server.spec import load_spec
         from search_server.submission import Wishes, resubmit
         from search_server.submission import submit as send
         from workers.modules import add_user_modules
@@ -118,6 +117,8 @@ def submit(
             add_user_modules(working_dir)
         wishes = Wishes(python, driver_cpus, wait_for_nodes, wait, modules, force)
         if spec is not None:
+            from search_server.spec import load_spec
+
             loaded = load_spec(spec)
             warn_of_budget(loaded, spec, url)
             sent = send(loaded, url, address, spec, wishes)

@@ -117,7 +117,9 @@ def test_what_nodes_are() -> None:
     assert on_this_machine([here, here])
     assert not on_this_machine([here, there])
     assert not on_this_machine([])
-    assert described([here, there]).startswith("2 nodes with 2 CPUs")
+    alike = [Node(ELSEWHERE, {"CPU": 2.0, "memory": each * GIB}) for each in (3.0, 4.0, 3.5)]
+    assert described(alike) == "3 nodes with 2 CPUs, 0 GPUs, 3.0 to 4.0 GiB of memory"
+    assert described([here, there]) == "2 nodes with 2 CPUs, 0 GPUs, 0.0 GiB of memory"
     assert described([]) == "no nodes"
 
 
