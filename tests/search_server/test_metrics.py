@@ -121,14 +121,14 @@ def test_counts_are_those_of_the_trials_whatever_happens_to_them(url: str, seed:
     assert len(kept) > 4
 
 
+@pytest.mark.slow
 def test_metrics_of_real_jobs(url: str) -> None:
     done = fake_search.new_job(url, candidates=6)
     assert fake_search.run(url, done) == "done"
     active = empty_job(url)
     with Store.open(url) as store:
         store.set_job_state(active, "running")
-        fake = store.candidates(done)[0]
-        store.add_candidate(active, fake)
+        store.add_candidate(active, CandidateRecord(0, "baseline", (), {}, key="open"))
         store.start_trial(active, 0, "proxy", 0, "k")
         summary = {each.id: each for each in summaries(store)}[done]
         trials = counted(url)
