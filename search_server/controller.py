@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 MARGIN = 1  # trials handed out beyond the slots, so that no slot waits for the controller
 PATIENCE = 0.5  # seconds until clock, signals and trials are looked at again
 STORE_PATIENCE = 3600.0  # seconds that a store which does not answer is waited for
+WATCHING = 0.05  # share of the time that putting the progress together may take
+QUICK = 0.002  # seconds that it always may take
 ASK_AGAIN = 1.0  # seconds until the store is asked again whether the job is to be cancelled
 
 
@@ -61,7 +63,8 @@ def run_job(
     were running when a process died are run again.
 
     Args:
-        observer: called with the progress after every change, in this thread.
+        observer: called with the progress after every change, in this thread; less often where it
+            takes long to put together.
         stop: when set, running trials are cancelled and the job is `interrupted`; `cancelled` if
             the store says that it is `cancelling`, which is obeyed without `stop` too.
         trace: how many draws of every outcome to keep as text, for each candidate.
@@ -106,16 +109,26 @@ def _leave(store: Store, job_id: str, state: JobState, reason: str) -> None:
 
 
 class _Watched:
-    """Passes progress on to an observer, and tells it what is waited for in between."""
+    """Passes progress on to an observer, and tells it what is waited for in between.
+
+    What a large job's progress costs to put together is bounded to a share of the time: it is not
+    told of every change then.
+    """
 
     def __init__(self, observer: Observer | None) -> None:
         self._observer = observer
         self._last: Progress | None = None
+        self._next = 0.0
 
-    def __call__(self, progress: Progress) -> None:
-        self._last = progress
-        if self._observer is not None:
-            self._observer(progress)
+    def look(self, made: Callable[[], Progress], *, always: bool = False) -> None:
+        """Something has changed; `made` puts the progress together."""
+        began = time.monotonic()
+        if self._observer is None or (began < self._next and not always):
+            return
+        self._last = made()
+        self._observer(self._last)
+        took = time.monotonic() - began
+        self._next = began + (took / WATCHING if took > QUICK else 0.0)
 
     def wait_for(self, what: str) -> None:
         """Called again and again while it is waited for."""
@@ -128,7 +141,7 @@ def _search(
     store: Store,
     job: Job,
     executor: Executor,
-    observer: Observer,
+    watched: _Watched,
     stop: threading.Event,
     trace: int,
 ) -> tuple[JobState, str]:
@@ -150,6 +163,9 @@ def _search(
         why = ledger.broken_baseline()
         return ("failed", why) if why else None
 
+    def progress() -> Progress:
+        return snapshot(job, ledger, executor.slots(), executor.lacks())
+
     def turn(patience: float) -> None:
         """Hands out what is due, takes what has ended, decides. None of it steers a drawing."""
         nonlocal next_look
@@ -157,10 +173,9 @@ def _search(
         for key, spec in ledger.hand_out(free):
             executor.submit(key, spec)
         # what was found done may let others start: no time to wait then
-        for key, result in executor.wait(0.0 if ledger.reused else patience):
-            ledger.finish(key, result)
+        ledger.finish(executor.wait(0.0 if ledger.reused else patience))
         ledger.decide()
-        observer(snapshot(job, ledger, executor.slots(), executor.lacks()))
+        watched.look(progress)
         next_look = time.monotonic() + PATIENCE
 
     def stopped() -> bool:
@@ -192,6 +207,7 @@ def _search(
         elif ledger.searched:
             ledger.add_rivals()
         turn(0.0 if asking else PATIENCE)
+    watched.look(progress, always=True)
     ledger.close()
     why = ledger.fruitless()
     return "failed" if why else "done", "; ".join(filter(None, (why, no_more)))

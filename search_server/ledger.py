@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from losses import LossDefinition
@@ -17,8 +17,10 @@ from search_server.same_losses import SameLosses, trained_key
 from search_server.searchers import Observation
 from search_server.step_budget import StepBudget
 from search_server.store import CandidateRecord, Store, TrialRecord
+from search_server.store.records import Due
 from workers import TrialResult, TrialSpec
 
+AT_ONCE = 64  # trials whose rows are written in one transaction
 _WORDS = {"failed": "failed", "timeout": "took too long", "out_of_memory": "ran out of memory"}
 
 
@@ -172,32 +174,42 @@ class Ledger:
             self.add(rival_record(self.next, definition), Draws())
 
     def hand_out(self, limit: int) -> Iterator[tuple[TrialKey, TrialSpec]]:
-        """At most `limit` trials that are due, the oldest candidate's first, as they start.
+        """At most `limit` trials that are due, the oldest candidate's first; their rows are written
+        some at a time.
 
         One that the store has a result of ends at once, as if it had been trained; one that
         another live job trains at this moment is left for later.
         """
         self.reused = self.awaited = 0
-        for key in list(self._due()):
-            if limit <= 0:
-                return
-            spec = self._spec(key)
-            name = trained_key(spec, self.candidates[key.candidate].loss_id)
-            start = self._store.start_trial(
-                self._job.id, *key, spec.key, name, spec.pause_after, self.running
-            )
-            if start.trial is not None:
-                self._take_over(key, spec, start.trial)
-            self.awaited += start.verdict == "wait"
-            if start.verdict != "train":
-                continue
-            self.running[key] = spec
-            limit -= 1
-            yield key, spec
+        due = list(self._due()) if limit > 0 else []
+        while due and limit > 0:
+            now, due = due[: min(limit, AT_ONCE)], due[min(limit, AT_ONCE) :]
+            specs = {key: self._spec(key) for key in now}
+            rows = [self._row(key, spec) for key, spec in specs.items()]
+            starts = self._store.start_trials(self._job.id, rows, self.running)
+            for (key, spec), start in zip(specs.items(), starts, strict=True):
+                if start.trial is not None:
+                    self._take_over(key, spec, start.trial)
+                self.awaited += start.verdict == "wait"
+                if start.verdict == "train":
+                    self.running[key] = spec
+                    limit -= 1
+                    yield key, spec
 
-    def finish(self, key: TrialKey, result: TrialResult) -> None:
-        """Write how a trial ended, or that it is paused at a rung."""
-        self._store.finish_trial(self._job.id, *key, result)
+    def finish(self, results: Sequence[tuple[TrialKey, TrialResult]]) -> None:
+        """Write how trials ended, or that they are paused at a rung."""
+        for place in range(0, len(results), AT_ONCE):
+            some = dict(results[place : place + AT_ONCE])
+            rows = {(key.candidate, key.stage, key.seed): each for key, each in some.items()}
+            self._store.finish_trials(self._job.id, rows)
+            for key, result in some.items():
+                self._end(key, result)
+
+    def _row(self, key: TrialKey, spec: TrialSpec) -> Due:
+        name = trained_key(spec, self.candidates[key.candidate].loss_id)
+        return Due(*key, spec.key, name, spec.pause_after)
+
+    def _end(self, key: TrialKey, result: TrialResult) -> None:
         spec = self.running.pop(key)
         if result.rungs:  # as in the row: what it showed before it was lost still holds
             self.rungs[key] = {**self.rungs.get(key, {}), **result.rungs}

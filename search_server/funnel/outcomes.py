@@ -17,7 +17,7 @@ class TrialKey(NamedTuple):
     seed: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a job has as many as trials
 class Outcome:
     """How a trial ended, as far as decisions depend on it.
 

@@ -159,8 +159,31 @@ class TrialRecord:
 
 
 @dataclass(frozen=True)
+class Due:
+    """A trial that is to start, or to go on.
+
+    Attributes:
+        spec_key: `TrialSpec.key`.
+        trained_key: what would be trained, hex; None: whether it was before is not asked.
+        pause_after: the rung in steps at which this run of the trial is to be paused.
+    """
+
+    candidate: int
+    stage: Stage
+    seed: int
+    spec_key: str
+    trained_key: str | None = None
+    pause_after: int | None = None
+
+    @property
+    def place(self) -> tuple[int, Stage, int]:
+        """Candidate, stage and seed."""
+        return self.candidate, self.stage, self.seed
+
+
+@dataclass(frozen=True)
 class Start:
-    """What is to be done with a trial that is due; see `Store.start_trial`.
+    """What is to be done with a trial that is due; see `Store.start_trials`.
 
     Attributes:
         verdict: `train` it; `wait`, for the same trial runs in this store at this moment; or it is

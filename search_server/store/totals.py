@@ -6,6 +6,8 @@ A row is locked before it is changed, after the candidate or trial that changes 
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,37 +70,40 @@ def change_candidate(session: Session, row: models.Candidate, before: Fitness) -
         _count_fitness(session, _row(session, row.job_id), before, after)
 
 
-def change_trial(session: Session, row: models.Trial, before: str | None) -> None:
-    """Count what has become of a trial that was in state `before`; None: it is new."""
-    _move(session, row, before)
-    more = (row.state != "running") - (before not in (None, "running"))
-    if more == 0 or row.stage not in JUDGING:
-        return
-    totals = _row(session, row.job_id)
-    if row.stage == CONFIRM:
-        totals.confirmed += more
-    else:
-        totals.published += more
+def change_trials(
+    session: Session, job_id: str, changes: Iterable[tuple[models.Trial, str | None]]
+) -> None:
+    """Count what has become of trials of a job, each with the state that it was in before; None:
+    it is new."""
+    moved: Counter[tuple[str, str]] = Counter()
+    judged: Counter[str] = Counter()
+    for row, before in changes:
+        moved[row.stage, row.state] += 1
+        if before is not None:
+            moved[row.stage, before] -= 1
+        judged[row.stage] += (row.state != "running") - (before not in (None, "running"))
+    for (stage, state), more in sorted(moved.items()):  # who locks in one order waits
+        if more:
+            values = {"job_id": job_id, "stage": stage, "state": state, "number": abs(more)}
+            session.execute(_MORE if more > 0 else _FEWER, values)
+    if any(judged[stage] for stage in JUDGING):
+        totals = _row(session, job_id)
+        for stage in JUDGING:
+            if stage == CONFIRM:
+                totals.confirmed += judged[stage]
+            else:
+                totals.published += judged[stage]
 
 
 _MORE = text(
-    "INSERT INTO trial_counts (job_id, stage, state, count) VALUES (:job_id, :stage, :state, 1) "
-    "ON CONFLICT (job_id, stage, state) DO UPDATE SET count = trial_counts.count + 1"
+    "INSERT INTO trial_counts (job_id, stage, state, count) "
+    "VALUES (:job_id, :stage, :state, :number) "
+    "ON CONFLICT (job_id, stage, state) DO UPDATE SET count = trial_counts.count + :number"
 )
-_FEWER = text(
-    "UPDATE trial_counts SET count = count - 1 "
+_FEWER = text(  # never an insertion: a count below 0 is refused before it would be a change
+    "UPDATE trial_counts SET count = count - :number "
     "WHERE job_id = :job_id AND stage = :stage AND state = :state"
 )
-
-
-def _move(session: Session, row: models.Trial, before: str | None) -> None:
-    """Count a trial in the state that it has now, and no longer in the one before."""
-    if row.state == before:
-        return
-    changes = [(row.state, _MORE)] if before is None else [(row.state, _MORE), (before, _FEWER)]
-    for state, change in sorted(changes, key=lambda each: each[0]):  # who locks in one order waits
-        values = {"job_id": row.job_id, "stage": row.stage, "state": state}
-        session.execute(change, values)
 
 
 def _row(session: Session, job_id: str) -> models.JobTotals:

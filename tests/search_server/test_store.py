@@ -18,7 +18,7 @@ from search_server.fingerprints import AGREES, Fingerprint
 from search_server.leaderboard import leaderboard, leaderboard_row
 from search_server.overview import summaries
 from search_server.store import CandidateRecord, NoiseFloor, Store, default_url, owner
-from search_server.store.records import CANDIDATE_STATES, JOB_STATES
+from search_server.store.records import CANDIDATE_STATES, JOB_STATES, Due
 from search_server.store.trials import REMOTE_PATIENCE
 from search_server.store.url import parse_url
 from workers import TrialResult
@@ -540,6 +540,14 @@ def test_the_pages_work_on_every_backend(store, job):
 KEY = "a1" * 32
 
 
+def counted(store, job):
+    """How many trials of a job the store says are in which stage and state."""
+    query = text("SELECT stage, state, count FROM trial_counts WHERE job_id = :job AND count > 0")
+    with store.reading() as session:
+        found = session.execute(query, {"job": job})
+        return {(stage, state): count for stage, state, count in found}
+
+
 class TestNeverTwice:
     """Two jobs, `job` and `other`, that want to train the same."""
 
@@ -659,6 +667,54 @@ class TestNeverTwice:
         self.start(store, job)
         store.finish_trial(job, 1, "proxy", 7, result(0.5, seconds={"total": 3.5, "train": 1.0}))
         assert store.trials(job)[0].seconds == {"total": 5.5, "train": 1.0}
+
+    def test_many_start_and_end_in_one_transaction_or_none_does(self, store, job, other):
+        def due(index, key=None, seed=7, **more):
+            return Due(index, "proxy", seed, "k", key, **more)
+
+        before = result(0.25, rungs={4: 0.125})
+        store.start_trial(other, 0, "proxy", 7, "k", KEY)
+        store.finish_trial(other, 0, "proxy", 7, before)
+        same = "c3" * 32
+        starts = store.start_trials(
+            job, [due(0, KEY), due(1, same), due(0, same, seed=8), due(1, seed=9)]
+        )
+        # taken over; trained; the same as that, which now runs; without a key
+        assert [each.verdict for each in starts] == ["reused", "train", "wait", "train"]
+        assert starts[0].trial.fitness == 0.25
+        assert [(t.candidate, t.seed, t.state) for t in store.trials(job)] == [
+            (0, 7, "done"),
+            (1, 7, "running"),
+            (1, 9, "running"),
+        ]
+        assert counted(store, job) == {("proxy", "done"): 1, ("proxy", "running"): 2}
+
+        with pytest.raises(IllegalMove):
+            store.start_trials(job, [due(1, seed=10), due(0)])
+        with pytest.raises(JobError, match="no candidate 5"):
+            store.start_trials(job, [due(1, seed=10), due(5)])
+        with pytest.raises(JobError, match="never started"):
+            store.finish_trials(job, {(1, "proxy", 7): before, (1, "proxy", 11): before})
+        with pytest.raises(IllegalMove):
+            store.finish_trials(job, {(0, "proxy", 7): before, (1, "proxy", 7): before})
+        assert len(store.trials(job)) == 3
+        assert store.trials(job)[1].state == "running"
+
+        lost = result(None, "failed")
+        store.finish_trials(job, {(1, "proxy", 7): before, (1, "proxy", 9): lost})
+        assert counted(store, job) == {("proxy", "done"): 2, ("proxy", "failed"): 1}
+        # a loss that one has freed is another's in the same transaction
+        starts = store.start_trials(job, [due(0, same, seed=8), due(0, "d4" * 32, seed=9)])
+        assert [each.verdict for each in starts] == ["reused", "train"]
+        assert starts[0].trial.reused_from == f"{job}:1:proxy:7"
+
+    def test_a_key_moves_to_the_first_that_asks(self, store, job, other):
+        store.start_trial(job, 1, "proxy", 7, "k", KEY, pause_after=4)
+        store.finish_trial(job, 1, "proxy", 7, result(None, "paused", rungs={4: 0.125}))
+        both = [Due(index, "proxy", 7, "k", KEY) for index in (0, 1)]
+        starts = store.start_trials(job, both)
+        assert [each.verdict for each in starts] == ["train", "wait"]
+        assert [t.state for t in store.trials(job)] == ["running", "paused"]
 
     def test_without_a_key_nothing_is_shared(self, store, job, other):
         for each in (job, other):
