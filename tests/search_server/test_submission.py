@@ -73,6 +73,9 @@ def cluster(
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
     command += [f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2"]
     command += ["--dashboard-host=127.0.0.1", f"--temp-dir={folder}", "--disable-usage-stats"]
+    # Ports that are fixed by default are taken where there is another head.
+    command += [f"--dashboard-agent-listen-port={free_port()}"]
+    command += [f"--ray-client-server-port={free_port()}"]
     with (user / "ray.log").open("wb") as log:
         head = subprocess.Popen(
             command, env=environment, stdout=log, stderr=log, start_new_session=True
