@@ -9,7 +9,7 @@ DEMO := demo
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench evidence wheel lock clean
+.PHONY: help install demo test chaos lint format bench evidence wheel lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*##/\t/' | expand -t 12
@@ -33,6 +33,10 @@ demo: $(STAMP) ## search for a loss on real digits (about ten minutes), print th
 
 test: $(STAMP) lint ## lint, type check and run every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+CHAOS ?= 20
+chaos: $(STAMP) ## test every fault CHAOS=20 times in a row; prints the runs, and the trials that were lost or doubled
+	OMP_NUM_THREADS=1 $(BIN)/python tools/chaos.py --times $(CHAOS)
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

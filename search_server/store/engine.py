@@ -28,6 +28,7 @@ NOTICE_SILENCE = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
+IDLE_SECONDS = 60  # in the middle of a transaction, which is made of a few quick statements
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def connect(url: URL, *, foreign_keys: bool = True) -> Engine:
     """
     if url.get_backend_name() == "postgresql":
         try:
-            return create_engine(
+            engine = create_engine(
                 url,
                 pool_pre_ping=True,
                 hide_parameters=True,
@@ -55,6 +56,9 @@ def connect(url: URL, *, foreign_keys: bool = True) -> Engine:
                 f"{shown(url)}: a PostgreSQL store needs the driver psycopg: "
                 "pip install 'psycopg[binary]'"
             ) from None
+        if foreign_keys:  # a migration may think for long
+            event.listen(engine, "connect", _end_with_silence)
+        return engine
     engine = create_engine(url, connect_args={"timeout": BUSY_MS / 1000}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
@@ -73,6 +77,14 @@ def connect(url: URL, *, foreign_keys: bool = True) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _end_with_silence(connection: Any, _: object) -> None:
+    """Has the server end transactions whose process, or machine, has vanished in their middle: they
+    hold locks that others wait for."""
+    connection.autocommit = True
+    connection.execute(f"SET idle_in_transaction_session_timeout = {1000 * IDLE_SECONDS}")
+    connection.autocommit = False
 
 
 @contextmanager

@@ -122,7 +122,7 @@ class Sessions:
     @contextmanager
     def patient(self, patience: Patience) -> Iterator[None]:
         """While the block lasts, this store's methods wait for a database that does not answer."""
-        before, self._patience = self._patience, patience
+        before, self._patience, self._away_since = self._patience, patience, None
         try:
             yield
         finally:
