@@ -23,9 +23,9 @@ _spec.loader.exec_module(faults)
 fake = faults.fake
 
 HALVING = {**fake.HALVING, "candidates": 5}
-# A resumed run writes that it runs, and that it begins again what was under way: two slots and a
-# margin of one make three of these. All that comes after them is new.
-AGAIN = 1 + 3
+# A resumed run writes that it runs, then that it begins again what was under way. All that comes
+# after these is new.
+AGAIN = 2
 
 
 def killed(url: str, job: str, where: str, number: int) -> bool:
@@ -71,8 +71,8 @@ def test_killed_once_at_every_write_and_resumed(turn: int, tmp_path: Path) -> No
         assert fake.run(url, job) == "done"
         assert before.items() <= faults.finished(url).items()
         faults.same_rows(f"controller killed {where} a write", url, expected, Counter())
-    # every trial has a write at its beginning and one at its end, every candidate one
-    assert number > 2 * len(expected["trials"]) + len(expected["candidates"])
+    # every candidate has a write at its beginning and one at its end, trials may share theirs
+    assert number > 2 * len(expected["candidates"])
 
 
 @pytest.mark.slow
@@ -90,5 +90,5 @@ def test_killed_again_and_again(turn: int, new_url: Callable[[], str], tmp_path:
         assert before.items() <= after.items()  # what has ended stays, as it was
         before = after
         assert runs < 1000
-    assert runs > len(expected["trials"]) / 3
+    assert runs > 3
     faults.same_rows("controller killed again and again", url, expected, Counter())
