@@ -108,7 +108,7 @@ def cancel(store: Store, job_id: str, patience: float) -> str:
     job = store.job(job_id)
     if attempt is None or runs_here(job):
         stopped = attempt is not None and _stop(attempt)
-        job = store.job(job_id)
+        job = _ended(store, job_id, STOP_SECONDS if stopped else 0.0)
         if job.state == "cancelled":
             return "its controller has obeyed"
         if runs_here(job):
@@ -142,6 +142,17 @@ def _obeyed(store: Store, job_id: str, attempt: SubmissionRecord | None, patienc
             next_look = time.monotonic() + GRACE_SECONDS / 2
         if time.monotonic() >= deadline:
             return False
+        time.sleep(LOOK_SECONDS)
+
+
+def _ended(store: Store, job_id: str, patience: float) -> JobRecord:
+    """The job, once its process of this machine has ended; Ray does not wait until a process that
+    it kills is gone."""
+    deadline = time.monotonic() + patience
+    while True:
+        job = store.job(job_id)
+        if job.state == "cancelled" or not runs_here(job) or time.monotonic() >= deadline:
+            return job
         time.sleep(LOOK_SECONDS)
 
 
