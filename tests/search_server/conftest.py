@@ -3,7 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -90,3 +90,10 @@ def postgres_url(postgres_root: URL) -> Iterator[str]:
     """An empty PostgreSQL database of the test's own."""
     with postgres.database(postgres_root) as url:
         yield url.render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="session")
+def postgres_database(postgres_root: URL) -> Callable[[], AbstractContextManager[URL]]:
+    """Makes empty PostgreSQL databases, for fixtures that many tests share; each is gone when its
+    block ends."""
+    return lambda: postgres.database(postgres_root)

@@ -1,0 +1,307 @@
+"""A user of a three-node Ray cluster: every command from another folder, with PostgreSQL as store,
+on a cluster that wants a token and on one that is open to all.
+
+A job whose trials ask for a GPU, which no node has, costs a controller alone: it waits for one.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, make_url
+
+from search_server.store import Store
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
+TOKEN_WANTED = pytest.mark.parametrize("user", ["token"], indirect=True)
+OPEN = pytest.mark.parametrize("user", ["open"], indirect=True)
+SPEC = """
+name: tiny
+detector: DETECTOR
+branches: {bbox: {space: box}}
+calibrate: false
+searcher: {population: 2, named: [giou-expression]}
+funnel:
+  verify: {max_draws: 3000}
+  proxy: {steps: 2, batch_size: 2}
+candidates: 1
+window: 1
+resources: {cpus: 1, device: cpu}
+"""
+WAITING = SPEC.replace("tiny", "long").replace("cpus: 1,", "cpus: 1, gpus: 1,")
+WAITING = WAITING.replace("candidates: 1\nwindow: 1", "candidates: 9\nwindow: 3")
+# Not `ray start`, whose heads want two fixed ports, taken where there is another head. Ray itself
+# gives up a node whose agents have not started after 15 s.
+NODES = """
+import sys
+from ray.cluster_utils import Cluster
+
+node = {"num_cpus": 1, "object_store_memory": 80_000_000, "dashboard_agent_listen_port": 0}
+head = {"include_dashboard": True, "dashboard_port": int(sys.argv[1]), "temp_dir": sys.argv[2]}
+cluster = Cluster(True, head_node_args={**node, **head, "dashboard_host": "127.0.0.1"})
+for _ in range(2):
+    cluster.add_node(**node)
+sys.stdin.read()
+cluster.shutdown()
+"""
+TOKEN = "fedcba9876543210" * 4
+PATIENCE = 900.0  # seconds; cores can be busy
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class User:
+    """Who uses a cluster: his folder, his store, what his shell knows."""
+
+    address: str
+    folder: Path
+    store: str
+    environment: dict[str, str]
+
+    def start(self, *command: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "search_server.cli", *command],
+            cwd=self.folder,
+            env={**self.environment, "LOSSFORGE_STORE": self.store},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *command: str, status: int) -> tuple[str, str]:
+        """What a command prints to stdout and to stderr."""
+        process = self.start(*command)
+        out, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == status, f"{command}: {out}{err}"
+        return out, err
+
+    def __call__(self, *command: str) -> str:
+        return self.run(*command, status=0)[0]
+
+    def json(self, *command: str) -> Any:
+        return json.loads(self(*command, "--json"))
+
+    def refused(self, *command: str) -> str:
+        return self.run(*command, status=2)[1]
+
+    def until(self, true: Callable[[Store], object]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        with Store.open(self.store) as store:
+            while not true(store):
+                assert time.monotonic() < deadline, self("status")
+                time.sleep(0.5)
+
+    def controller(self, job: str) -> int:
+        """The process id of a job's controller, once it is at work."""
+        with Store.open(self.store) as store:
+            self.until(lambda opened: opened.job(job).owner and opened.trials(job))
+            owner = store.job(job).owner
+        assert owner is not None
+        return int(owner.split()[1])
+
+
+def alive(address: str) -> int:
+    """How many nodes a cluster has; 0 too if nothing answers yet."""
+    request = urllib.request.Request(
+        f"{address}/api/v0/nodes", headers={"Authorization": f"Bearer {TOKEN}"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            rows = json.load(answer)["data"]["result"]["result"]
+    except OSError:
+        return 0
+    return sum(row["state"] == "ALIVE" for row in rows)
+
+
+def wants_token(address: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{address}/api/version", timeout=30).close()
+    except urllib.error.HTTPError as error:
+        return error.code == 401
+    return False
+
+
+@contextmanager
+def three_nodes(environment: dict[str, str], log: Path) -> Iterator[str]:
+    """The address of a cluster of three nodes of one CPU each."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory(prefix="lf-ray-", dir="/tmp") as temp, log.open("wb") as file:
+        nodes = subprocess.Popen(
+            [sys.executable, "-P", "-c", NODES, str(port), temp],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while alive(address) < 3:
+                assert nodes.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.5)
+            yield address
+        finally:
+            assert nodes.stdin is not None
+            nodes.stdin.close()
+            with suppress(subprocess.TimeoutExpired):
+                nodes.wait(60)
+            with suppress(ProcessLookupError):
+                os.killpg(nodes.pid, signal.SIGKILL)
+            nodes.wait(60)
+
+
+@pytest.fixture(scope="module")
+def user(
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres_database: Callable[[], AbstractContextManager[URL]],
+    request: pytest.FixtureRequest,
+) -> Iterator[User]:
+    """Somebody with a token file, as any `ray.init` of his own leaves one behind, whether or not
+    the cluster wants that token."""
+    home, folder = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("elsewhere")
+    (home / ".ray").mkdir()
+    (home / ".ray" / "auth_token").write_text(TOKEN)
+    environment = {**os.environ, "HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0"}
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        environment.pop(name, None)
+    environment["LOSSFORGE_HOME"] = str(tmp_path_factory.getbasetemp() / "lossforge-home")
+    mode = "token" if request.param == "token" else "disabled"
+    nodes = {**environment, "RAY_AUTH_MODE": mode}
+    # Modules of the user's own, and a detector that needs one.
+    (folder / "mine").mkdir()
+    (folder / "mine" / "own_module.py").write_text("from losses import apply_loss\n")
+    base = Path("configs/detectors/digits/atss.py").absolute()
+    imports = "custom_imports = dict(imports=['own_module'], allow_failed_imports=False)"
+    (folder / "own_detector.py").write_text(f"_base_ = [{str(base)!r}]\n{imports}\n")
+    for name, spec in (("tiny", SPEC), ("long", WAITING)):
+        own = spec.replace("DETECTOR", str(folder / "own_detector.py"))
+        (folder / f"{name}.yaml").write_text(own)
+    log = tmp_path_factory.mktemp("ray") / "log"
+    with postgres_database() as url, three_nodes(nodes, log) as address:
+        assert wants_token(address) == (request.param == "token")
+        yield User(address, folder, url.render_as_string(hide_password=False), environment)
+
+
+@pytest.fixture(scope="module")
+def done(user: User) -> str:
+    """A job that was submitted, and has run to its end."""
+    sent = user.json(
+        "submit", "tiny.yaml", "--address", user.address, "--working-dir", "mine", "--wait", "600"
+    )
+    assert (sent["submission_id"], sent["already"], sent["started"]) == ("tiny-1-a1", False, True)
+    user.until(lambda store: store.job("tiny-1").state not in ("created", "running"))
+    return "tiny-1"
+
+
+def send_long(user: User, *what: str) -> Any:
+    """Submit a job that waits for a GPU, and see it begin."""
+    more = ("--working-dir", "mine", "--wait-for-nodes", "--wait", "600")
+    sent = user.json("submit", *what, "--address", user.address, *more)
+    assert (sent["started"], sent["already"]) == (True, False)
+    return sent
+
+
+@TOKEN_WANTED
+def test_a_job_from_its_submission_to_its_export(user: User, done: str) -> None:
+    found = user.json("status", done)
+    assert found["summary"]["state"] == "done", user("logs", done)
+    assert found["trials"] == {"done": 2}  # the baseline and one more
+    assert (found["attempt"]["address"], found["note"]) == (user.address, "")
+    assert f"{done} is done" in user("logs", done, "--follow")
+    (group,) = user.json("leaderboard", done)["groups"]
+    assert {row["id"] for row in group["rows"]} == {f"{done}:0", f"{done}:1"}
+    here = replace(user, environment={**user.environment, "PYTHONPATH": str(user.folder / "mine")})
+    here("export", done, "-o", "best.py")
+    assert "own_module" in (user.folder / "best.py").read_text()
+    assert "is done" in user.refused("resume", done, "--address", user.address)
+
+
+@TOKEN_WANTED
+def test_killed_resumed_and_cancelled_a_job_keeps_its_results(user: User, done: str) -> None:
+    long = str(send_long(user, "long.yaml")["job_id"])
+    # The controller is killed, and another one goes on.
+    os.kill(user.controller(long), signal.SIGKILL)
+    deadline = time.monotonic() + PATIENCE
+    while (found := user.json("status", long))["ray"] == "RUNNING":
+        assert time.monotonic() < deadline
+    assert (found["ray"], found["summary"]["state"]) == ("FAILED", "running")
+    assert found["note"] == f"its controller is gone; lossforge resume {long}"
+    assert send_long(user, "--resume", long)["submission_id"] == f"{long}-a2"
+    # That one does not obey: it is stopped, and killed 3 s later without a last word.
+    os.kill(user.controller(long), signal.SIGSTOP)
+    ended = user.json("cancel", long, "--wait", "2")
+    assert (ended["state"], ended["how"]) == ("cancelled", "its attempt at Ray was stopped")
+    found = user.json("status", long)
+    assert (found["ray"], found["summary"]["state"]) == ("STOPPED", "cancelled")
+    assert found["trials"]["done"] == 2  # taken over from the job before
+    assert (found["runs"], found["note"]) == ("nowhere", "")
+    assert "takes over all its finished trials" in user.refused("resume", long)
+
+
+@OPEN
+def test_a_job_is_followed_reported_and_obeys(user: User) -> None:
+    said = user.refused("submit", "long.yaml", "--address", user.address, "--working-dir", "mine")
+    assert "3 nodes with 1 CPUs, 0 GPUs" in said
+    assert "--wait-for-nodes" in said
+    long = send_long(user, "long.yaml")["job_id"]
+    assert long == "long-1"  # what was refused is no job
+    log = user.start("logs", long, "--follow")
+    assert log.stdout is not None
+    assert any("waiting for a node with 1 CPUs, 1 GPUs" in line for line in log.stdout)
+    # Whoever sends it again is told where it runs.
+    again = user.json("submit", "--resume", long, "--address", user.address)
+    assert (again["submission_id"], again["already"]) == (f"{long}-a1", True)
+    assert f"already runs as {long}-a1" in user("resume", long, "--address", "none")
+    shown = user("status", long)
+    assert "RUNNING" in shown
+    assert "running" in shown
+    assert long in json.dumps(user.json("leaderboard", long))
+    assert log.poll() is None
+    ended = user.json("cancel", long, "--wait", "600")
+    assert ended == {"job": long, "state": "cancelled", "how": "its controller has obeyed"}
+    rest, _ = log.communicate(timeout=PATIENCE)  # it ends with the attempt
+    assert log.returncode == 0
+    assert f"job {long} is cancelled" in rest
+    assert f"job {long} is cancelled" in user("logs", long, "--attempt", "1")
+    assert "no attempt 7" in user.refused("logs", long, "--attempt", "7")
+
+
+@OPEN
+def test_a_store_that_the_cluster_does_not_reach(user: User) -> None:
+    """The user's shell has the password; the attempt, which has not, fails with its last words."""
+    url = make_url(user.store)
+    private = replace(
+        user,
+        store=url.set(password=None).render_as_string(),
+        environment={**user.environment, "PGPASSWORD": str(url.password)},
+    )
+    said = private.refused(
+        "submit", "tiny.yaml", "--address", user.address, "--working-dir", "mine", "--wait", "600"
+    )
+    assert "tiny-1-a1" in said
+    assert "has failed before it reached the store" in said
+    assert "password" in said
+    found = user.json("status", "tiny-1")
+    assert (found["ray"], found["summary"]["state"]) == ("FAILED", "created")
+    assert found["note"] == "its controller never began; lossforge logs tiny-1 says why"
+    assert user.json("cancel", "tiny-1")["how"] == "it did not run"
