@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from losses import LossDefinition
@@ -40,7 +40,7 @@ class Ledger:
         same: tells which candidates are one loss.
         last: index of the last candidate that the searcher proposes.
         seconds: by stage, what each trial took so far.
-        budget: the training steps that were spent.
+        budget: the training steps that were spent; nothing is counted where there is no limit.
     """
 
     def __init__(self, store: Store, job: Job) -> None:
@@ -73,7 +73,7 @@ class Ledger:
             if trial.state not in ("running", "paused"):
                 self.outcomes[key] = Outcome(trial.state, trial.fitness, trial.reason)
             if trial.state != "running":
-                self.budget.note(key, trial.state, trial.rungs, trial.curves)
+                self._spend(key, trial.state, trial.curves)
             self._note_seconds(key, trial.seconds.get("total"))
 
     @property
@@ -217,7 +217,7 @@ class Ledger:
             self.outcomes[key] = Outcome(result.status, result.fitness, result.reason)
             if spec.checkpoint is not None:
                 self._checkpoints.drop(spec)
-        self.budget.note(key, result.status, self.rungs.get(key, {}), result.curves)
+        self._spend(key, result.status, result.curves)
         self._note_seconds(key, result.seconds.get("total"))
 
     def _take_over(self, key: TrialKey, spec: TrialSpec, trial: TrialRecord) -> None:
@@ -229,7 +229,7 @@ class Ledger:
             self.outcomes[key] = Outcome(trial.state, trial.fitness, trial.reason)
             if spec.checkpoint is not None:
                 self._checkpoints.drop(spec)
-        self.budget.note(key, trial.state, self.rungs.get(key, {}), trial.curves)
+        self._spend(key, trial.state, trial.curves)
 
     def decide(self) -> None:
         """Take every decision that the results allow, in the order of the candidates."""
@@ -293,6 +293,13 @@ class Ledger:
         if pause is None and key not in self.rungs:
             return spec
         return replace(spec, pause_after=pause, checkpoint=str(self._checkpoints.folder))
+
+    def _spend(
+        self, key: TrialKey, state: str, curves: Mapping[str, Sequence[float | None]]
+    ) -> None:
+        """Counts the steps of a trial that has ended, or is paused, where there is a budget."""
+        if self.budget.limit is not None:
+            self.budget.note(key, state, self.rungs.get(key, {}), curves)
 
     def _note_seconds(self, key: TrialKey, seconds: float | None) -> None:
         """Adds what a part of a trial took; nothing of a result that was not trained here."""

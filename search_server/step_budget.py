@@ -46,7 +46,7 @@ class StepBudget:
 
     @property
     def spent(self) -> float:
-        """Steps of all trials so far; 0 without a budget."""
+        """Steps of all trials so far."""
         return fsum(self._taken.values())
 
     def note(
@@ -56,9 +56,8 @@ class StepBudget:
         rungs: Mapping[int, float],
         curves: Mapping[str, Sequence[float | None]],
     ) -> None:
-        """A trial that has ended, or is paused; later stages are not counted, and none is where
-        there is no budget."""
-        if self.limit is not None and key.stage in self._steps:
+        """A trial that has ended, or is paused; later stages are not counted."""
+        if key.stage in self._steps:
             steps = steps_taken(state, self._steps[key.stage], rungs, curves)
             self._taken[key] = steps * self._share[key.stage]
 

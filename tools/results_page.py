@@ -236,7 +236,7 @@ def _ways(found: tuple[Race, ...]) -> Iterator[str]:
     own, *others = found
     if not others:
         return
-    yield "| search | best proxy AP | after steps | the search was there after | ratio |"
+    yield "| job | best AP of its own making | after steps | the search was there after | ratio |"
     yield "| --- | ---: | ---: | ---: | ---: |"
     if own.best is not None:
         yield f"| `{own.job}` | {100 * own.best:.1f} | {own.took:,.0f} | | |"
@@ -247,8 +247,13 @@ def _ways(found: tuple[Race, ...]) -> Iterator[str]:
         reached = own.steps_to(other.best)
         there = "not reached | " if reached is None else f"{reached:,.0f} | {reached / took:.2f}"
         yield f"| `{other.job}` | {100 * other.best:.1f} | {took:,.0f} | {there} |"
-    yield "\nProxy AP is that of the one seed that a search trains with: luck included, for all."
-    yield "All start from the same losses. Steps are those of the proxy task and of simulations.\n"
+    yield "\nAP is that of the proxy task's one seed: luck included, for all."
+    yield "Steps are those of the proxy task and of simulations."
+    if own.given is not None:
+        yield (
+            "The searches were given the same losses to start from, the best of them with "
+            f"{100 * own.given:.1f}: no find of theirs.\n"
+        )
 
 
 def ledger(store: Store) -> Iterator[str]:

@@ -142,8 +142,8 @@ def _beside(own: Race, other: Race) -> str:
     """Where another job ended, and when this one was there."""
     took = other.took
     if other.best is None or took is None:
-        return f"{other.job}: nothing trained to the end"
-    text = f"{other.job}: best AP {100 * other.best:.1f} after {took:,.0f} steps"
+        return f"{other.job}: nothing of its own trained to the end"
+    text = f"{other.job}: best own AP {100 * other.best:.1f} after {took:,.0f} steps"
     reached = own.steps_to(other.best)
     if reached is None:
         return f"{text}; not reached by {own.job}"

@@ -23,12 +23,16 @@ LEAST = 0.75  # of the best AP: where the axis begins, at least
 
 
 def draw_races(axes: Axes, races: Sequence[Race]) -> None:
-    """The best AP so far over the training steps, the report's own job drawn strongest."""
-    axes.set_title("Best so far over training steps")
+    """The best AP so far of what each job made itself, the report's own job drawn strongest; a
+    dotted line is the best loss that it was given."""
+    axes.set_title("The best of its own making over training steps")
     if not any(race.points for race in races):
         message(axes, "No candidate has been trained to the end yet.")
         return
-    best = max(race.best or 0.0 for race in races)
+    given = races[0].given
+    best = max(*(race.best or 0.0 for race in races), given or 0.0)
+    if given is not None:
+        axes.axhline(100 * given, color=MUTED, linestyle=":", linewidth=1.2)
     for place, race in reversed(list(enumerate(races))):
         if not race.points:
             continue

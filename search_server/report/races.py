@@ -1,4 +1,4 @@
-"""Jobs side by side: the best AP of each over the training steps that it took."""
+"""Jobs side by side: the best AP of what each made itself, over the training steps that it took."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Race:
-    """A job's way to its best candidate.
+    """A job's way to the best candidate of its own making: a loss that it was given to start from
+    is no find, however good.
 
     Steps are those of simulation and proxy task, in batches of the proxy task, the baseline's
     included; candidates count in their order, so the way depends on no timing.
@@ -25,12 +26,15 @@ class Race:
     Attributes:
         points: steps after which a candidate was the best so far, and its AP in [0, 1]; rising.
         steps: of all candidates.
+        given: AP of the best loss that it was given, trained as its candidates are; None: it was
+            given none.
     """
 
     job: str
     name: str
     points: tuple[tuple[float, float], ...]
     steps: float
+    given: float | None = None
 
     @property
     def best(self) -> float | None:
@@ -69,11 +73,15 @@ def race(store: Store, job_id: str) -> Race:
 
     points: list[tuple[float, float]] = []
     candidates = [each for each in store.candidates(job_id) if each.origin != "rival"]
-    for each in candidates:
-        done = each.origin != "baseline" and each.state == "done" and each.fitness is not None
-        if done and (not points or (each.fitness or 0.0) > points[-1][1]):
-            points.append((steps(each.index), each.fitness or 0.0))
-    return Race(job_id, record.name, tuple(points), steps(len(candidates)))
+    trained_ones = [each for each in candidates if each.state == "done"]
+    for each in trained_ones:
+        if each.origin in ("baseline", "named") or each.fitness is None:
+            continue
+        if not points or each.fitness > points[-1][1]:
+            points.append((steps(each.index), each.fitness))
+    named = [each.fitness or 0.0 for each in trained_ones if each.origin == "named"]
+    best_given = max(named, default=None)
+    return Race(job_id, record.name, tuple(points), steps(len(candidates)), best_given)
 
 
 def races(store: Store, job_id: str, others: Sequence[str]) -> tuple[Race, ...]:

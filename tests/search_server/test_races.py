@@ -66,6 +66,16 @@ def test_a_candidate_is_there_after_the_steps_of_those_before_it(url: str) -> No
     assert (found.best, found.steps_to(0.25), found.steps_to(0.6)) == (0.5, 320.0, None)
 
 
+def test_a_loss_that_was_given_is_no_find(url: str) -> None:
+    """What it was given has 0.5; of its own candidates one is stopped, the other has 0.3."""
+    searcher = {"population": 4, "named": ["cse-autoloss-b"]}
+    job = run(url, candidates=3, searcher=searcher)
+    with Store.open(url) as store:
+        found = race(store, job)
+    assert found.given == 0.5
+    assert [ap for _, ap in found.points] == [0.3]
+
+
 def test_a_report_draws_jobs_of_one_task_and_says_who_was_sooner(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,7 +86,7 @@ def test_a_report_draws_jobs_of_one_task_and_says_who_was_sooner(
     given = ["report", long, "--against", short, "-o", str(both), "--store", url]
     assert command(given) == 0
     said = capsys.readouterr().out
-    assert f"{short}: best AP 30.0 after 320 steps; {long} was there after 320, 1.00 times" in said
+    assert f"{short}: best own AP 30.0 after 320 steps; {long} was there after 320, 1.00" in said
     assert _height(both) > _height(plain)
     assert command([*given, "--json"]) == 0
     own, other = json.loads(capsys.readouterr().out)["races"]
