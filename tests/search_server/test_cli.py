@@ -100,7 +100,7 @@ class TestHelp:
         *("init", "search", "submit", "resume", "verify", "jobs", "leaderboard", "show", "export"),
         *("report", "formula", "train", "compare", "gc", "doctor", "data", "db"),
         *("noise", "stages", "publish", "calibrate", "bench", "table"),
-        *("status", "logs", "cancel"),
+        *("status", "logs", "cancel", "metrics"),
     )
 
     def test_lists_every_verb(self, call):
