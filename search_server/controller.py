@@ -126,9 +126,9 @@ class _Watched:
         if self._observer is None or (began < self._next and not always):
             return
         self._last = made()
-        self._observer(self._last)
         took = time.monotonic() - began
         self._next = began + (took / WATCHING if took > QUICK else 0.0)
+        self._observer(self._last)
 
     def wait_for(self, what: str) -> None:
         """Called again and again while it is waited for."""

@@ -53,6 +53,16 @@ class Seal:
         if cast("CursorResult[None]", done).rowcount != 1:
             raise TakenOver(self.job_id)
 
+    def check(self, session: Session) -> None:
+        """See that the lease is still held.
+
+        Raises:
+            TakenOver: it is not.
+        """
+        query = select(Controller.wrote).where(Controller.job_id == self.job_id)
+        if session.scalar(query) != self.old:
+            raise TakenOver(self.job_id)
+
     def was_written(self, session: Session) -> bool:
         """Whether the transaction took place; waits for one that is not over.
 

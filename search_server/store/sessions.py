@@ -14,7 +14,7 @@ from sqlalchemy import URL, Engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from search_server.errors import StoreAway, StoreError
+from search_server.errors import SearchError, StoreAway, StoreError
 from search_server.store import schema
 from search_server.store.away import Patience, is_away, pause
 from search_server.store.controllers import Leases, Seal
@@ -104,7 +104,11 @@ class Sessions:
                 was lost is asked for as soon as the store answers.
         """
         with self._leases.lock, explained(self._url), Session(self._writing) as session:
-            yield session
+            try:
+                yield session
+            except SearchError:
+                self._check_lease(session, job_id)  # of one that was replaced, that is the reason
+                raise
             if seal is None and job_id is not None:
                 seal = self._leases.renewal(job_id)
             session.flush()
@@ -118,6 +122,12 @@ class Sessions:
             if seal is not None:
                 self._leases.note(seal)
         self._away_since = None
+
+    def _check_lease(self, session: Session, job_id: str | None) -> None:
+        own = None if job_id is None else self._leases.renewal(job_id)
+        if own is not None:
+            session.rollback()
+            own.check(session)
 
     @contextmanager
     def patient(self, patience: Patience) -> Iterator[None]:

@@ -1,20 +1,15 @@
-"""A search whose workers and nodes are lost comes to the rows of one that was left alone.
-
-`LOSSFORGE_CHAOS=20` repeats every fault so many times (`make chaos`).
-"""
+"""A search whose workers and nodes are lost comes to the rows of one that was left alone."""
 
 import importlib.util
 import os
 import signal
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
 
 from search_server.controller import run_job
 from search_server.executors.ray import RayExecutor
@@ -23,14 +18,13 @@ from search_server.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-PROGRAM = Path(__file__).with_name("fake_search.py")
-_spec = importlib.util.spec_from_file_location("fake_search", PROGRAM)
+_spec = importlib.util.spec_from_file_location("faults", Path(__file__).with_name("faults.py"))
 assert _spec is not None
 assert _spec.loader is not None
-fake: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake)
+faults: Any = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(faults)
+fake = faults.fake
 
-ROUNDS = range(int(os.environ.get("LOSSFORGE_CHAOS", "1")))
 SMALL = {"candidates": 11}
 SLEEP = 1.5  # seconds that a trial takes: a process outlives its node by some tenths
 
@@ -57,10 +51,7 @@ def slow_trial(spec_json: Mapping[str, Any], sent: Sequence[Any] = ()) -> dict[s
 @pytest.fixture
 def undisturbed(tmp_path: Path) -> dict[str, Any]:
     """The rows of the search without Ray and without faults."""
-    url = f"sqlite:///{tmp_path / 'whole.db'}"
-    job = fake.new_job(url, **SMALL)
-    assert fake.run(url, job) == "done"
-    return fake.rows(url)
+    return faults.undisturbed(tmp_path, **SMALL)
 
 
 @pytest.fixture
@@ -72,7 +63,7 @@ def cluster(
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # a token would be written to the user's home
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("FAULTS_PROGRAM", str(PROGRAM))
+    monkeypatch.setenv("FAULTS_PROGRAM", str(faults.PROGRAM))
     monkeypatch.setenv("FAULTS_SIGNED", str(tmp_path / "signed"))
     monkeypatch.setenv("FAULTS_SLEEP", str(SLEEP))
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0}, shutdown_at_exit=False)
@@ -102,37 +93,7 @@ def search(url: str, job: str, address: str, fault: Callable[[], None]) -> str:
         return running.result(timeout=300)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
-
-
-def ended(url: str) -> int:
-    """How many trials the store has ended."""
-    engine = create_engine(url)
-    with engine.connect() as connection:
-        query = text("SELECT COUNT(*) FROM trials WHERE state != 'running'")
-        count = connection.execute(query).scalar_one()
-    engine.dispose()
-    return int(count)
-
-
-def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[Any]:
-    """Rows that are not the same, table by table; readable where whole stores are not."""
-    assert found.keys() == expected.keys()
-    return [
-        (name, column, (row or {}).get(column), value)
-        for name in found
-        for row, other in zip_longest(found[name], expected[name])
-        for column, value in (other or row).items()
-        if row is None or other is None or row[column] != value
-    ]
-
-
-@pytest.mark.parametrize("turn", ROUNDS)
+@pytest.mark.parametrize("turn", faults.ROUNDS)
 def test_workers_killed_and_a_node_lost_and_one_that_comes_late(
     turn: int,
     cluster: tuple[Any, list[Any]],
@@ -148,21 +109,21 @@ def test_workers_killed_and_a_node_lost_and_one_that_comes_late(
     def begun_on(nodes: set[str]) -> int:
         """Waits for a trial to begin on one of these nodes; its process."""
         before = len(signed(tmp_path))
-        new = wait_for(lambda: [pid for pid, n in signed(tmp_path)[before:] if n in nodes])
+        new = faults.wait_for(lambda: [pid for pid, n in signed(tmp_path)[before:] if n in nodes])
         return int(new[-1])
 
-    def faults() -> None:
-        wait_for(lambda: ended(url) >= 2)
+    def disturb() -> None:
+        faults.wait_for(lambda: faults.ended(url) >= 2)
         os.kill(begun_on({node.node_id for node in nodes}), signal.SIGKILL)
-        wait_for(lambda: ended(url) >= 6)
+        faults.wait_for(lambda: faults.ended(url) >= 6)
         begun_on({nodes[0].node_id})
         ray_cluster.remove_node(nodes[0], allow_graceful=False)
-        wait_for(lambda: ended(url) >= 9)
+        faults.wait_for(lambda: faults.ended(url) >= 9)
         late.append(ray_cluster.add_node(num_cpus=2).node_id)
         begun_on(set(late))
 
-    assert search(url, job, ray_cluster.address, faults) == "done"
-    assert differences(fake.rows(url), undisturbed) == []
+    assert search(url, job, ray_cluster.address, disturb) == "done"
+    faults.same_rows("worker killed, node lost, node late", url, undisturbed, Counter())
     trained = [trial for trial in undisturbed["trials"] if trial["reused_from"] is None]
     again = len(signed(tmp_path)) - len(trained)
     assert again >= 2, signed(tmp_path)  # the trial of the worker, and that of the node

@@ -12,19 +12,28 @@ from typing import Any
 import numpy as np
 import pytest
 
-PROGRAM = Path(__file__).with_name("fake_search.py")
-_spec = importlib.util.spec_from_file_location("fake_search", PROGRAM)
+_spec = importlib.util.spec_from_file_location("faults", Path(__file__).with_name("faults.py"))
 assert _spec is not None
 assert _spec.loader is not None
-fake: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake)
+faults: Any = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(faults)
+fake = faults.fake
 
 
-def child(url: str, job: str, kind: str, count: int) -> subprocess.CompletedProcess[str]:
-    """Run the job in a process of its own, with a hash seed of its own."""
-    environment = {**os.environ, "PYTHONHASHSEED": str(count + 1)}
-    command = [sys.executable, str(PROGRAM), url, job, kind, str(count)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+def killed(url: str, job: str, kind: str, count: int) -> int:
+    """Runs the job in a process of its own that kills itself; the signal that ended it."""
+    end: int = faults.end_of(faults.forked(lambda: fake.main(url, job, kind, str(count))))
+    return end
+
+
+def ended(url: str, job: str) -> str:
+    """Runs the job to its end, in a process that shares nothing with this one, hash seed included;
+    its state."""
+    environment = {**os.environ, "PYTHONHASHSEED": "5"}
+    command = [sys.executable, str(faults.PROGRAM), url, job, "never", "0"]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0, found.stderr
+    return found.stdout.strip()
 
 
 def trials_ended(url: str) -> dict[tuple[Any, ...], Any]:
@@ -41,7 +50,7 @@ def test_killed_at_random_moments_and_resumed(kind: str, new_url: Callable[[], s
     changes = {"policy": fake.POLICY, "halving": fake.HALVING}.get(kind, {})
     urls = [new_url(), new_url()]
     jobs = [fake.new_job(url, **changes) for url in urls]
-    assert child(urls[0], jobs[0], "never", 0).stdout.strip() == "done"
+    assert fake.run(urls[0], jobs[0]) == "done"
 
     rng = np.random.default_rng()  # other moments in every run of the test
     # all five together stay below the 80 writes and 28 trials of the smaller whole search
@@ -49,10 +58,8 @@ def test_killed_at_random_moments_and_resumed(kind: str, new_url: Callable[[], s
     moments = [(event, int(rng.integers(2, 9 if event == "trial" else 16))) for event in events]
     for event, count in moments:
         before = trials_ended(urls[1])
-        dead = child(urls[1], jobs[1], event, count)
-        assert dead.returncode == -signal.SIGKILL, (moments, dead.stderr)
+        assert killed(urls[1], jobs[1], event, count) == signal.SIGKILL, moments
         after = trials_ended(urls[1])
         assert before.items() <= after.items(), moments
-    last = child(urls[1], jobs[1], "never", 5)
-    assert last.stdout.strip() == "done", (moments, last.stderr)
+    assert ended(urls[1], jobs[1]) == "done", moments
     assert fake.rows(urls[1]) == fake.rows(urls[0]), moments

@@ -84,7 +84,7 @@ def migrate(url: str, revision: str) -> None:
 
 
 def rows(url: str) -> dict[str, list[dict[str, Any]]]:
-    """All rows of all tables, by the names of their columns."""
+    """All rows of all tables, by the names of their columns; a count of nothing is no row."""
     engine = create_engine(url)
     tables = MetaData()
     tables.reflect(engine)
@@ -94,6 +94,9 @@ def rows(url: str) -> dict[str, list[dict[str, Any]]]:
             for table in tables.sorted_tables
         }
     engine.dispose()
+    counts = "trial_counts"
+    if counts in found:
+        found[counts] = [row for row in found[counts] if row["count"]]
     return {name: sorted(each, key=repr) for name, each in found.items()}
 
 
