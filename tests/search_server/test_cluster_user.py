@@ -58,7 +58,7 @@ sys.stdin.read()
 cluster.shutdown()
 """
 TOKEN = "fedcba9876543210" * 4
-PATIENCE = 900.0  # seconds; cores can be busy
+PATIENCE = 300.0  # seconds; cores can be busy
 
 
 def free_port() -> int:
@@ -236,28 +236,6 @@ def test_a_job_from_its_submission_to_its_export(user: User, done: str) -> None:
     assert "is done" in user.refused("resume", done, "--address", user.address)
 
 
-@TOKEN_WANTED
-def test_killed_resumed_and_cancelled_a_job_keeps_its_results(user: User, done: str) -> None:
-    long = str(send_long(user, "long.yaml")["job_id"])
-    # The controller is killed, and another one goes on.
-    os.kill(user.controller(long), signal.SIGKILL)
-    deadline = time.monotonic() + PATIENCE
-    while (found := user.json("status", long))["ray"] == "RUNNING":
-        assert time.monotonic() < deadline
-    assert (found["ray"], found["summary"]["state"]) == ("FAILED", "running")
-    assert found["note"] == f"its controller is gone; lossforge resume {long}"
-    assert send_long(user, "--resume", long)["submission_id"] == f"{long}-a2"
-    # That one does not obey: it is stopped, and killed 3 s later without a last word.
-    os.kill(user.controller(long), signal.SIGSTOP)
-    ended = user.json("cancel", long, "--wait", "2")
-    assert (ended["state"], ended["how"]) == ("cancelled", "its attempt at Ray was stopped")
-    found = user.json("status", long)
-    assert (found["ray"], found["summary"]["state"]) == ("STOPPED", "cancelled")
-    assert found["trials"]["done"] == 2  # taken over from the job before
-    assert (found["runs"], found["note"]) == ("nowhere", "")
-    assert "takes over all its finished trials" in user.refused("resume", long)
-
-
 @OPEN
 def test_a_job_is_followed_reported_and_obeys(user: User) -> None:
     said = user.refused("submit", "long.yaml", "--address", user.address, "--working-dir", "mine")
@@ -292,7 +270,7 @@ def test_a_store_that_the_cluster_does_not_reach(user: User) -> None:
     url = make_url(user.store)
     private = replace(
         user,
-        store=url.set(password=None).render_as_string(),
+        store=url._replace(password=None).render_as_string(hide_password=False),
         environment={**user.environment, "PGPASSWORD": str(url.password)},
     )
     said = private.refused(
