@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from workers import TrialSpec, TrialWorker, run_trial
+from workers.config import build_config
 from workers.errors import TrialSpecError
-from workers.training import train
 
 Made = Callable[..., TrialSpec]
 RANK = b"workers.rank"
@@ -51,39 +51,25 @@ def wait_for(condition: Callable[[], bool]) -> None:
 @pytest.mark.slow
 def test_two_processes_train_one_trial_and_pause_and_go_on(make_spec: Made, tmp_path: Path) -> None:
     spec = make_spec(steps=4, batch_size=4, processes=2, rungs=(2,), device="cpu")
-    alone = replace(spec, processes=1)
-    assert alone.key != spec.key
+    assert build_config(spec).train_dataloader.batch_size == 2
+    assert replace(spec, processes=1).key != spec.key
+    kept = replace(spec, checkpoint=str(tmp_path / "kept"))
     with TrialWorker() as worker:
         whole = worker.run(spec)
         assert (whole.status, whole.reason) == ("done", "")
         assert list(whole.rungs) == [2]
-        single = worker.run(alone)
-        # half of the batch each: another training than that of one process, and a part of its loss
-        assert whole.curves["step"] == single.curves["step"]
-        assert whole.curves["loss"] != single.curves["loss"]
-        kept = replace(spec, checkpoint=str(tmp_path / "kept"))
-        paused = worker.run(replace(kept, pause_after=2))
-        assert (paused.status, paused.reason) == ("paused", "paused after step 2")
-        assert len(list((tmp_path / "kept").iterdir())) == 2  # a file of each
-        went_on = worker.run(kept)
-    assert not list((tmp_path / "kept").iterdir())
-    assert (went_on.status, went_on.fitness) == ("done", whole.fitness)
-    assert went_on.curves == whole.curves
-    assert went_on.rungs == whole.rungs
+        for torn in (False, True):
+            paused = worker.run(replace(kept, pause_after=2))
+            assert (paused.status, paused.reason) == ("paused", "paused after step 2")
+            assert len(list((tmp_path / "kept").iterdir())) == 2  # a file of each
+            if torn:  # then both start anew
+                (second,) = (tmp_path / "kept").glob("*.rank1.pth")
+                second.write_bytes(b"torn")
+            went_on = worker.run(kept)
+            assert (went_on.status, went_on.fitness) == ("done", whole.fitness)
+            assert (went_on.curves, went_on.rungs) == (whole.curves, whole.rungs)
+            assert not list((tmp_path / "kept").iterdir())
     assert not ranks()
-
-
-@pytest.mark.slow
-def test_a_checkpoint_of_one_alone_is_left_and_the_training_starts_anew(
-    make_spec: Made, tmp_path: Path
-) -> None:
-    spec = make_spec(steps=3, batch_size=2, processes=2, rungs=(1,), device="cpu")
-    kept = replace(spec, checkpoint=str(tmp_path / "kept"))
-    assert train(replace(kept, pause_after=1)).status == "paused"
-    (second,) = (tmp_path / "kept").glob("*.rank1.pth")
-    second.write_bytes(b"torn")
-    found, whole = train(kept), train(spec)
-    assert (found.status, found.fitness, found.curves) == ("done", whole.fitness, whole.curves)
 
 
 @pytest.mark.slow
