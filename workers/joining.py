@@ -93,6 +93,13 @@ def meet(meeting: Path, rank: int, processes: int, *, cpu: bool) -> None:
     )
 
 
+def on_cpu(device: str) -> bool:
+    """Whether trainings on a `TrialSpec`'s device are on the CPU here."""
+    import torch
+
+    return device == "cpu" or not torch.cuda.is_available()
+
+
 def joined() -> bool:
     """Whether this process trains with others."""
     import torch

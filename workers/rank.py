@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.child import die_with_parent
-from workers.joining import meet
+from workers.joining import meet, on_cpu
 from workers.modules import add_user_modules
 from workers.ranks import ORDER, answer_file
 from workers.spec import TrialSpec
@@ -41,13 +41,10 @@ def main(folder: Path, rank: int) -> None:
 
 def _answer(spec: TrialSpec, folder: Path, rank: int) -> dict[str, Any]:
     """The result as JSON data, or that the checkpoint at hand could not be used."""
-    import torch
-
     from workers.pausing import UnusableCheckpoint
     from workers.training import train
 
-    cpu = spec.device == "cpu" or not torch.cuda.is_available()
-    meet(folder / "meeting", rank, spec.processes, cpu=cpu)
+    meet(folder / "meeting", rank, spec.processes, cpu=on_cpu(spec.device))
     try:
         return train(spec, folder / f"work-{rank}").to_json()
     except UnusableCheckpoint:

@@ -29,7 +29,7 @@ from workers.hooks import (
     ScoreKeeper,
 )
 from workers.isolation import LogTail, isolated
-from workers.joining import agreed, gathering, join, join_on_cpu, joined, mean_buffers
+from workers.joining import agreed, gathering, join, join_on_cpu, joined, mean_buffers, on_cpu
 from workers.out_of_memory import ran_out
 from workers.pausing import Resumption, UnusableCheckpoint, find, forget, keep
 from workers.ranks import train_together
@@ -130,7 +130,7 @@ def _attempt(
         config = private_config(build_config(spec), work_dir)
         together = []
         if joined():
-            (join_on_cpu if _on_cpu(spec) else join)(config)
+            (join_on_cpu if on_cpu(spec.device) else join)(config)
             together = [gathering(work_dir.parent / "gathered"), mean_buffers()]
         runner = TrialRunner.from_cfg(config)
         runner.rungs, runner.pause_after = spec.rungs, spec.pause_after
@@ -168,10 +168,6 @@ def _attempt(
         log=log.text if status in LOST else "",
         rungs=keeper.rungs,
     )
-
-
-def _on_cpu(spec: TrialSpec) -> bool:
-    return spec.device == "cpu" or not torch.cuda.is_available()
 
 
 def _check(spec: TrialSpec) -> None:

@@ -100,6 +100,7 @@ class Trials(Sessions):
         """
         made = []
         with self.changing(job_id) as session:
+            at = clock(session)
             for (candidate, stage, seed), spec_key in trials.items():
                 lookup.candidate(session, job_id, candidate)
                 place = (job_id, candidate, stage, seed)
@@ -107,7 +108,7 @@ class Trials(Sessions):
                     raise JobError(f"{_trial(*place)} was planned by another process; ask again")
                 row = models.Trial(job_id=job_id, candidate=candidate, stage=stage, seed=seed)
                 row.state, row.reason, row.spec_key = "running", "", spec_key
-                row.started_at = clock(session)
+                row.started_at = at
                 session.add(row)
                 made.append(row)
             totals.change_trials(session, job_id, [(row, None) for row in made])

@@ -109,14 +109,6 @@ class User:
                 assert time.monotonic() < deadline, self("status")
                 time.sleep(0.5)
 
-    def controller(self, job: str) -> int:
-        """The process id of a job's controller, once it is at work."""
-        with Store.open(self.store) as store:
-            self.until(lambda opened: opened.job(job).owner and opened.trials(job))
-            owner = store.job(job).owner
-        assert owner is not None
-        return int(owner.split()[1])
-
 
 def alive(address: str) -> int:
     """How many nodes a cluster has; 0 too if nothing answers yet."""
