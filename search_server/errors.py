@@ -82,8 +82,28 @@ class TakenOver(JobError):  # noqa: N818 - an event
         )
 
 
+class ClusterGone(JobError):  # noqa: N818 - a state
+    """The Ray that ran the trials of a job is not there any more. Nothing is known of those that
+    were under way, so nothing is written of them.
+
+    Attributes:
+        why: what tells that it is gone, a clause.
+    """
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(
+            f"Ray is gone: {why}. What was finished is kept; once there is a Ray again, "
+            "`lossforge resume JOB` goes on with the rest"
+        )
+
+
 class CalibrationError(JobError):
     """The baseline of a job cannot be run, so its losses cannot be matched to it."""
+
+
+class ServiceError(SearchError):
+    """The service cannot be started or asked as was wanted."""
 
 
 class ExportError(SearchError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 
 from search_server.attempts import newest, runs_here, seen
-from search_server.overview import JobSummary, summaries
+from search_server.overview import JobSummary, summary
 from search_server.store import JobRecord, Store, SubmissionRecord, owner
 from search_server.store.models import Trial
 from search_server.store.records import TRIAL_STATES
@@ -42,7 +42,7 @@ def job_status(store: Store, job_id: str) -> JobStatus:
         JobError: no such job.
     """
     job = store.job(job_id)
-    summary = next(each for each in summaries(store) if each.id == job_id)
+    told = summary(store, job_id)
     query = select(Trial.state, func.count()).where(Trial.job_id == job_id).group_by(Trial.state)
     with store.reading() as session:
         found = {str(row[0]): int(row[1]) for row in session.execute(query)}
@@ -60,7 +60,7 @@ def job_status(store: Store, job_id: str) -> JobStatus:
     elif looked is not None and job.state == "created" and not looked.live and not note:
         note = f"its controller never began; lossforge logs {job_id} says why"
     return JobStatus(
-        summary, trials, _where(job), attempt, None if looked is None else looked.status, note
+        told, trials, _where(job), attempt, None if looked is None else looked.status, note
     )
 
 

@@ -9,8 +9,9 @@ from itertools import groupby
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, Select, select
 
+from search_server.errors import JobError
 from search_server.rounds import Rounds
 from search_server.store.models import Candidate, Job, JobTotals
 
@@ -31,6 +32,8 @@ class JobSummary:
             there will be; None elsewhere.
         mean: AP of a policy search's final mean, in [0, 1]; None before there is one.
         confirmed, published: trials of the stages `confirm` and `test` that have ended.
+        detector: as its spec names it.
+        serial: from 1, in the order of creation.
     """
 
     id: str
@@ -49,6 +52,8 @@ class JobSummary:
     mean: float | None = None
     confirmed: int = 0
     published: int = 0
+    detector: str = ""
+    serial: int = 0
 
     @property
     def doing(self) -> str:
@@ -83,23 +88,64 @@ class RoundSummary:
 
 def summaries(store: Store) -> list[JobSummary]:
     """Every job, the newest first."""
-    query = (
+    with store.reading() as session:
+        return [_summary(row) for row in session.execute(_summary_query())]
+
+
+def summary(store: Store, job_id: str) -> JobSummary:
+    """One job.
+
+    Raises:
+        JobError: there is none.
+    """
+    with store.reading() as session:
+        row = session.execute(_summary_query().where(Job.id == job_id)).first()
+    if row is None:
+        raise JobError(f"there is no job {job_id}")
+    return _summary(row)
+
+
+def job_page(
+    store: Store, *, state: str | None = None, before: int | None = None, limit: int = 50
+) -> list[JobSummary]:
+    """The newest jobs.
+
+    Args:
+        state: only those in it.
+        before: only those with a lower serial.
+    """
+    query = _summary_query().limit(limit)
+    if state is not None:
+        query = query.where(Job.state == state)
+    if before is not None:
+        query = query.where(Job.serial < before)
+    with store.reading() as session:
+        return [_summary(row) for row in session.execute(query)]
+
+
+def _summary_query() -> Select[*tuple[Any, ...]]:
+    return (
         select(
             *(Job.id, Job.name, Job.state, Job.reason),
             *(JobTotals.searched, JobTotals.trained, JobTotals.best, JobTotals.baseline),
             *(Job.created_at, Job.started_at, Job.finished_at),
             *(JobTotals.confirmed, JobTotals.published, JobTotals.mean, Job.rounds, Job.samples),
+            *(Job.spec["detector"].as_string(), Job.serial),
         )
         .join(JobTotals, JobTotals.job_id == Job.id)
         .order_by(Job.serial.desc())
     )
-    with store.reading() as session:
-        return [_summary(row) for row in session.execute(query)]
 
 
 def _summary(row: Row[*tuple[Any, ...]]) -> JobSummary:
-    *facts, confirmed, published, mean, count, samples = tuple(row)
-    found = replace(JobSummary(*facts), confirmed=confirmed, published=published)
+    *facts, confirmed, published, mean, count, samples, detector, serial = tuple(row)
+    found = replace(
+        JobSummary(*facts),
+        confirmed=confirmed,
+        published=published,
+        detector=detector or "",
+        serial=serial,
+    )
     if count is None:
         return found
     rounds = Rounds(count, samples)

@@ -12,7 +12,8 @@ from search_server.rounds import Rounds
 from search_server.store import convert, lookup, models, owner, totals
 from search_server.store.moves import JOB_MOVES, check_move
 from search_server.store.records import JobRecord, JobState
-from search_server.store.sessions import Sessions, now, outlasting
+from search_server.store.requests import Asked, new_request
+from search_server.store.sessions import Sessions, clock, now, outlasting
 
 
 class Jobs(Sessions):
@@ -25,6 +26,7 @@ class Jobs(Sessions):
         detector: str,
         classes: Sequence[str],
         trial_group: str = "",
+        request: Asked | None = None,
     ) -> str:
         """A new job in state `created`; returns its id, `<slug of the name>-<n>`.
 
@@ -32,11 +34,17 @@ class Jobs(Sessions):
             spec: the job spec as plain JSON.
             detector: text of the detector's config, self-contained.
             trial_group: see `leaderboard.trial_group`.
+            request: who submits it through the service, which sees to it from then on. If a job
+                was created with its key already, that one is returned.
         """
         slug = convert.slug_of(name)
         with self.changing() as session:
             if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer at a time
                 session.execute(text("LOCK TABLE jobs IN SHARE ROW EXCLUSIVE MODE"))
+            if request is not None and request.key is not None:
+                key = models.Request.key == request.key
+                if (before := session.scalar(select(models.Request.job_id).where(key))) is not None:
+                    return before
             serial = session.scalar(select(func.max(models.Job.serial))) or 0
             same = select(func.max(models.Job.number)).where(models.Job.slug == slug)
             number = (session.scalar(same) or 0) + 1
@@ -66,6 +74,8 @@ class Jobs(Sessions):
             session.add(job)
             session.flush()  # the totals refer to it
             session.add(totals.none_yet(job.id))
+            if request is not None:
+                session.add(new_request(job.id, request.key, request.by, clock(session)))
             return job.id
 
     @outlasting

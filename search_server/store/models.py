@@ -29,6 +29,7 @@ from search_server.store.records import (
     CANDIDATE_STATES,
     JOB_STATES,
     ORIGINS,
+    ROLES,
     STAGES,
     TRIAL_STATES,
 )
@@ -310,6 +311,51 @@ class Controller(Base):
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     wrote: Mapped[str] = mapped_column(String(32))
+
+
+class Token(Base):
+    """A key to the service: what it may do, and the hash of its secret, never the secret."""
+
+    __tablename__ = "tokens"
+    __table_args__ = (one_of("role", ROLES), UniqueConstraint("name"), UniqueConstraint("secret"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    role: Mapped[str] = mapped_column(String(16))
+    secret: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+
+class WebSession(Base):
+    """Somebody who has shown a token to the pages; `secret` is the hash of what the cookie says."""
+
+    __tablename__ = "web_sessions"
+
+    secret: Mapped[str] = mapped_column(String(64), primary_key=True)
+    token_id: Mapped[int] = mapped_column(ForeignKey("tokens.id"))
+    expires_at: Mapped[datetime]
+
+
+class Request(Base):
+    """A job that was submitted through the service, which sees to it that it runs.
+
+    `key` is drawn by who submits, so that one who asks again gets the same job. `tries` counts the
+    controllers that were started; `held_by` and `held_until` say which service is starting one now.
+    """
+
+    __tablename__ = "requests"
+    __table_args__ = (UniqueConstraint("key"), Index(None, "settled"))
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    key: Mapped[str | None] = mapped_column(String(64))
+    by: Mapped[str]
+    settled: Mapped[bool]
+    tries: Mapped[int]
+    note: Mapped[str]
+    created_at: Mapped[datetime]
+    held_by: Mapped[str | None]
+    held_until: Mapped[datetime | None]
 
 
 class NoiseFloor(Base):

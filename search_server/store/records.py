@@ -24,11 +24,14 @@ Origin = Literal[
 ]
 Stage = Literal["simulate", "proxy", "confirm", "test"]  # in their order: later ones cost more
 
+Role = Literal["read", "submit", "admin"]  # each may do what those before it may
+
 JOB_STATES: tuple[str, ...] = get_args(JobState)
 CANDIDATE_STATES: tuple[str, ...] = get_args(CandidateState)
 TRIAL_STATES: tuple[str, ...] = get_args(TrialState)
 ORIGINS: tuple[str, ...] = get_args(Origin)
 STAGES: tuple[str, ...] = get_args(Stage)
+ROLES: tuple[str, ...] = get_args(Role)
 
 SAME = "same loss"  # outcome of a draw that is a loss that the job has, written otherwise
 
@@ -217,6 +220,38 @@ class NoiseFloor:
     freedom: int
     losses: list[dict[str, Any]]
     created_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class TokenRecord:
+    """A key to the service, without its secret."""
+
+    id: int
+    name: str
+    role: Role
+    created_at: datetime
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class RequestRecord:
+    """A job that was submitted through the service.
+
+    Attributes:
+        key: drawn by who submitted it; None: the job can be asked for by its id alone.
+        by: name of the token that it was submitted with; empty without tokens.
+        settled: the service has nothing more to do for it.
+        tries: controllers that were started so far.
+        note: why it does not run, for people; empty if nothing is wrong.
+    """
+
+    job_id: str
+    by: str
+    settled: bool
+    tries: int
+    note: str
+    created_at: datetime
+    key: str | None = None
 
 
 @dataclass(frozen=True)

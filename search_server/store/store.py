@@ -19,8 +19,10 @@ from search_server.store.attempts import Attempts
 from search_server.store.candidates import Candidates
 from search_server.store.jobs import Jobs
 from search_server.store.noise import NoiseFloors
+from search_server.store.requests import Requests
+from search_server.store.tokens import Tokens
 from search_server.store.trials import Trials
 
 
-class Store(Jobs, Attempts, Candidates, Trials, NoiseFloors):
+class Store(Jobs, Attempts, Candidates, Trials, NoiseFloors, Tokens, Requests):
     """Jobs, candidates and trials in SQL. Use `Store.open`, and close it or use it in a `with`."""

@@ -1,0 +1,14 @@
+"""The HTTP API, version 1."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from search_server.service.api import health, jobs
+
+router = APIRouter()
+router.include_router(health.router)
+
+PREFIX = "/api/v1"
+for _part in (jobs,):
+    router.include_router(_part.router, prefix=PREFIX)

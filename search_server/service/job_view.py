@@ -1,0 +1,129 @@
+"""One job as people watch it: state, best, funnel, trials, what runs now, how long it may take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import func, select
+
+from search_server.candidates import ACCEPTED
+from search_server.overview import JobSummary, summary
+from search_server.store import Store
+from search_server.store.models import FunnelCount, Job, Submission, Trial, TrialCount
+
+MOST_RUNNING = 50
+ENDED = ("done", "diverged", "timeout", "out_of_memory", "failed")
+
+
+@dataclass(frozen=True)
+class Running:
+    """A trial that is under way."""
+
+    candidate: int
+    stage: str
+    seed: int
+    started_at: datetime
+
+
+@dataclass(frozen=True)
+class JobView:
+    """One job now.
+
+    Attributes:
+        funnel: how many candidates came how far, the stages in their order.
+        trials: stage -> state -> how many.
+        running: the trials under way, the first `MOST_RUNNING` of them.
+        seconds_left: estimate; None before anything is known, and for a job at its end.
+        address: of the cluster that it was submitted to; None: it runs elsewhere.
+    """
+
+    summary: JobSummary
+    spec: Mapping[str, Any]
+    classes: Sequence[str]
+    funnel: Mapping[str, int]
+    trials: Mapping[str, Mapping[str, int]]
+    running: Sequence[Running]
+    seconds_left: float | None
+    attempts: int
+    note: str
+
+    @property
+    def ended_trials(self) -> int:
+        """How many trials have come to an end."""
+        return sum(
+            count
+            for states in self.trials.values()
+            for state, count in states.items()
+            if state in ENDED
+        )
+
+
+def job_view(store: Store, job_id: str) -> JobView:
+    """What is known of a job now, from aggregates and indices: quick, however many trials it has.
+
+    Raises:
+        JobError: there is no such job.
+    """
+    record = store.job(job_id)
+    told = summary(store, job_id)
+    counts = (
+        select(FunnelCount.outcome == ACCEPTED, func.sum(FunnelCount.count))
+        .where(FunnelCount.job_id == job_id)
+        .group_by(FunnelCount.outcome == ACCEPTED)
+    )
+    by_place = select(TrialCount.stage, TrialCount.state, TrialCount.count).where(
+        TrialCount.job_id == job_id, TrialCount.count > 0
+    )
+    under_way = (
+        select(Trial.candidate, Trial.stage, Trial.seed, Trial.started_at)
+        .where(Trial.job_id == job_id, Trial.state == "running")
+        .order_by(Trial.started_at)
+        .limit(MOST_RUNNING)
+    )
+    newest = select(func.max(Submission.attempt)).where(Submission.job_id == job_id)
+    with store.reading() as session:
+        draws = {bool(row[0]): int(row[1]) for row in session.execute(counts)}
+        trials: dict[str, dict[str, int]] = {}
+        for stage, state, count in session.execute(by_place):
+            trials.setdefault(stage, {})[state] = count
+        running = [Running(*row) for row in session.execute(under_way)]
+        serial = session.scalar(select(Job.serial).where(Job.id == job_id))
+        attempts = int(session.scalar(newest) or 0)
+    request = store.request_of(job_id)
+    funnel = {"drawn": sum(draws.values()), "verified": draws.get(True, 0)}
+    if record.spec.get("funnel", {}).get("simulate") is not None:
+        funnel["simulated"] = _ended(trials, "simulate")
+    funnel |= {"trained": told.trained, "confirm trials": told.confirmed}
+    assert serial is not None
+    return JobView(
+        told,
+        record.spec,
+        record.classes,
+        funnel,
+        trials,
+        running,
+        _seconds_left(record.spec, told, trials, record.started_at),
+        attempts,
+        "" if request is None or request.settled else request.note,
+    )
+
+
+def _ended(trials: Mapping[str, Mapping[str, int]], stage: str) -> int:
+    return sum(count for state, count in trials.get(stage, {}).items() if state in ENDED)
+
+
+def _seconds_left(
+    spec: Mapping[str, Any],
+    told: JobSummary,
+    trials: Mapping[str, Mapping[str, int]],
+    started: datetime | None,
+) -> float | None:
+    """As long as it took so far, by the share of its candidates that it still has to make."""
+    if told.state != "running" or started is None or told.candidates < 2:
+        return None
+    share = min(1.0, told.candidates / max(1, int(spec.get("candidates", 1))))
+    took = (datetime.now(UTC) - started).total_seconds()
+    return took * (1.0 - share) / share
