@@ -1,29 +1,16 @@
-"""What the API answers with: pydantic models, apart from the records that they are made from."""
+"""Jobs as the API answers with them."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from search_server.overview import JobSummary
 from search_server.service.job_view import JobView
+from search_server.service.models.base import AP, Answer
 from search_server.store.records import JobState, Stage
-
-AP = Annotated[float, Field(ge=0, le=1, description="COCO box AP in [0, 1]", examples=[0.412])]
-
-
-class Answer(BaseModel):
-    """Base of all answers."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class Health(Answer):
-    """The answer of a probe."""
-
-    status: str = Field(examples=["ok"])
 
 
 class JobItem(Answer):
