@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
-from search_server.errors import JobError
-from search_server.executors.choice import CLUSTER, LOCAL
+from search_server.errors import ClusterGone, JobError
+from search_server.executors.choice import LOCAL
+from search_server.executors.ray_cluster import Watch, asked, check_answers, connected
 from search_server.funnel.stages import TrialKey
-from search_server.ray_token import TOKEN_CURE
 from search_server.spec import Resources
 from workers import Split, TrialResult, TrialSpec, lossforge_home
 from workers.data import DataError
@@ -28,8 +25,8 @@ from workers.ray_task import Sent, remote_trial
 from workers.result import Status
 
 MAX_LOSSES = 3  # of Ray workers or nodes that a trial survives; see `RayExecutor`
-LOOK_AGAIN = 10.0  # seconds that a count of the cluster's resources is believed
-KNOCK_SECONDS = 10.0
+END_SECONDS = 30.0  # that Ray may take to end trials, or itself
+GONE_SECONDS = 3.0  # the same where Ray is gone, and may take forever
 GIB = 2**30
 
 
@@ -53,6 +50,9 @@ class RayExecutor:
     batch. Ray itself retries nothing: it would count the shortage of memory apart, without an end.
     A trial that ends by itself is never retried.
 
+    When all of Ray is gone, which nobody would call a trial's fault, `wait` or `slots` raises
+    `ClusterGone`.
+
     Must be closed: it holds this process's connection to Ray.
 
     Args:
@@ -75,9 +75,9 @@ class RayExecutor:
     ) -> None:
         self._resources = resources
         self._refs: dict[Any, _Task] = {}
-        self._fitting = 0
-        self._counted = float("-inf")
-        self._ray = _connected(address, cpus)
+        self._gone: ClusterGone | None = None
+        self._ray = connected(address, cpus)
+        self._fitting = Watch(self._room)
         options: dict[str, Any] = {
             "num_cpus": resources.cpus,
             "num_gpus": resources.gpus,
@@ -102,6 +102,8 @@ class RayExecutor:
 
     def wait(self, timeout: float) -> list[tuple[TrialKey, TrialResult]]:
         """See `Executor.wait`."""
+        if self._gone is not None:
+            raise self._gone
         if not self._refs:
             time.sleep(max(0.0, timeout))
             return []
@@ -110,7 +112,18 @@ class RayExecutor:
         if ready and rest:
             more, _ = self._ray.wait(rest, num_returns=len(rest), timeout=0)
             ready += more
-        return [found for ref in ready if (found := self._result(ref)) is not None]
+        ended = []
+        for ref in ready:
+            try:
+                found = self._result(ref)
+            except ClusterGone as error:  # what others came to is known all the same
+                self._gone = error
+                continue
+            if found is not None:
+                ended.append(found)
+        if self._gone is not None and not ended:
+            raise self._gone
+        return ended
 
     def slots(self) -> int:
         """Trials that fit the cluster as it is now; looked up again now and then. At least 1:
@@ -123,14 +136,16 @@ class RayExecutor:
 
     def cancel_all(self) -> None:
         """See `Executor.cancel_all`; ends Ray's worker processes, and with them the trials."""
-        for ref in self._refs:
-            self._ray.cancel(ref, force=True)
+        refs = list(self._refs)
         self._refs.clear()
+        if refs and self._gone is None:  # else they end with their owner, which this process is
+            cancel = self._ray.cancel
+            wait([asked(lambda: [cancel(ref, force=True) for ref in refs])], END_SECONDS)
 
     def close(self) -> None:
         """See `Executor.close`; a local Ray is shut down."""
         self.cancel_all()
-        self._ray.shutdown()
+        wait([asked(self._ray.shutdown)], END_SECONDS if self._gone is None else GONE_SECONDS)
 
     def __enter__(self) -> Self:
         return self
@@ -173,7 +188,11 @@ class RayExecutor:
         return Sent(split, content, digest(parcel), self._ray.put(parcel))
 
     def _result(self, ref: Any) -> tuple[TrialKey, TrialResult] | None:
-        """How a task ended; None: it has been handed out again."""
+        """How a task ended; None: it has been handed out again.
+
+        Raises:
+            ClusterGone: it did not end, and no task of this process ever will.
+        """
         task, errors = self._refs.pop(ref), self._ray.exceptions
         spec = task.spec
         try:
@@ -184,16 +203,27 @@ class RayExecutor:
                 self._hand_out(replace(task, spec=smaller, batch_size=smaller.batch_size))
                 return None
             result = _lost(spec, "out_of_memory", error)
-        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError) as error:
-            if task.losses < MAX_LOSSES:
-                self._hand_out(replace(task, losses=task.losses + 1))
-                return None
-            result = _lost(spec, "failed", error)
         except errors.RayError as error:
+            if type(error) is errors.LocalRayletDiedError:  # not one that a task has met
+                raise ClusterGone("the node that this process is on has died") from error
+            if not self._own(error):
+                if task.losses < MAX_LOSSES:
+                    self._hand_out(replace(task, losses=task.losses + 1))
+                    return None
+                check_answers(self._ray)
             result = _lost(spec, "failed", error)
         if task.batch_size is not None:
             result = replace(result, batch_size=task.batch_size)
         return task.key, result
+
+    def _own(self, error: Exception) -> bool:
+        """Whether an error is one of the trial's code; all others of Ray's are losses."""
+        errors = self._ray.exceptions
+        if not isinstance(error, errors.RayTaskError):
+            return False
+        # what cannot be pickled comes as a plain RayError; others mean that the task has lost
+        # something that it had asked Ray for
+        return type(error.cause) is errors.RayError or not isinstance(error.cause, errors.RayError)
 
     @property
     def _needed(self) -> str:
@@ -203,11 +233,16 @@ class RayExecutor:
         return needed if memory is None else f"{needed}, {memory:g} GiB of memory"
 
     def _fit(self) -> int:
-        """`_room`, counted anew now and then."""
-        if time.monotonic() - self._counted > LOOK_AGAIN:
-            self._fitting = self._room()
-            self._counted = time.monotonic()
-        return self._fitting
+        """`_room`, counted anew now and then.
+
+        Raises:
+            ClusterGone: Ray does not answer.
+        """
+        try:
+            return self._fitting()
+        except ClusterGone as error:
+            self._gone = error
+            raise
 
     def _room(self) -> int:
         """How many trials the nodes of the cluster have resources for; each trial is on one."""
@@ -228,39 +263,3 @@ def _lost(spec: TrialSpec, status: Status, error: Exception) -> TrialResult:
     lines = str(shown).strip().splitlines()
     reason = f"{type(shown).__name__}: {lines[0] if lines else 'lost'}"
     return TrialResult(status, reason, None, spec.seed, spec.steps)
-
-
-def _connected(address: str, cpus: int | None) -> Any:
-    """The ray module, connected; its own output stays out of the user's sight."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray  # takes a second, and reads the environment
-
-    if address not in (LOCAL, CLUSTER):
-        _knock(address)
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == LOCAL:
-        options |= {"num_cpus": cpus, "include_dashboard": False}
-    # Ray puts the folder it is started from first on its workers' import path: a user's own
-    # `losses/` there would be taken for ours.
-    neutral = lossforge_home()
-    neutral.mkdir(parents=True, exist_ok=True)
-    try:
-        with contextlib.chdir(neutral):
-            ray.init(address=address, **options)
-    except ray.exceptions.AuthenticationError as error:
-        raise JobError(TOKEN_CURE) from error
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        if "oken" in str(error):  # some paths of Ray tell of a missing token in a RuntimeError
-            raise JobError(TOKEN_CURE) from error
-        raise JobError(f"no Ray cluster at {address}: {error}") from error
-    return ray
-
-
-def _knock(address: str) -> None:
-    """Raise a JobError if nobody listens at HOST:PORT; Ray would try again for many minutes."""
-    try:
-        parts = urlsplit(address if "://" in address else f"//{address}")
-        socket.create_connection((parts.hostname or "", parts.port or 0), KNOCK_SECONDS).close()
-    except (OSError, ValueError) as error:
-        raise JobError(f"no Ray cluster at {address}: {error}") from error

@@ -201,11 +201,11 @@ def test_a_lost_worker_is_replaced_a_few_times_then_failed(
 def test_a_cluster_without_room_says_what_it_waits_for(on_ray: RayExecutor) -> None:
     assert on_ray.lacks() == ""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(on_ray, "_counted", float("-inf"))
+        on_ray._fitting.forget()
         patch.setattr(on_ray, "_resources", Resources(cpus=2, gpus=0.5, memory_gb=8))
         assert on_ray.lacks() == "a node with 2 CPUs, 0.5 GPUs, 8 GiB of memory"
         assert on_ray.slots() == 1
-    on_ray._counted = float("-inf")
+    on_ray._fitting.forget()
     assert on_ray.slots() == 2
 
 
