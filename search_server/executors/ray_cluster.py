@@ -13,8 +13,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -55,7 +56,7 @@ def connected(address: str, cpus: int | None) -> Any:
     neutral = lossforge_home()
     neutral.mkdir(parents=True, exist_ok=True)
     try:
-        with contextlib.chdir(neutral):
+        with _inside(neutral):
             ray.init(address=address, **options)
     except ray.exceptions.AuthenticationError as error:
         raise JobError(TOKEN_CURE) from error
@@ -64,6 +65,21 @@ def connected(address: str, cpus: int | None) -> Any:
             raise JobError(TOKEN_CURE) from error
         raise JobError(f"no Ray cluster at {address}: {error}") from error
     return ray
+
+
+@contextlib.contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """Another current folder for a while, for good if the one before has gone meanwhile: of several
+    nodes on one machine each unpacks what was submitted, in the place of what is there."""
+    before = folder
+    with contextlib.suppress(FileNotFoundError):
+        before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.chdir(before)
 
 
 def _knock(address: str) -> None:

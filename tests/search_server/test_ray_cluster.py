@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 
 import pytest
 
@@ -95,3 +96,24 @@ def test_nobody_need_wait_for_what_never_answers() -> None:
     assert not answer.done()
     never.set()
     assert answer.result(60) is True
+
+
+def test_a_folder_that_is_gone_is_not_gone_back_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(here)
+    with ray_cluster._inside(elsewhere):
+        assert Path.cwd() == elsewhere
+    assert Path.cwd() == here
+    with ray_cluster._inside(elsewhere):
+        here.rmdir()
+    assert Path.cwd() == elsewhere
+    here.mkdir()
+    monkeypatch.chdir(here)
+    here.rmdir()
+    with ray_cluster._inside(elsewhere):
+        assert Path.cwd() == elsewhere
+    assert Path.cwd() == elsewhere
