@@ -8,17 +8,16 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
 from workers.folders import WorkFolder
+from workers.forks import start
 from workers.oom_killer import kernel_kills
 from workers.spec import TrialSpec
+from workers.starting import Order, Started
 from workers.wire import Inbox, pack
 
 _LOOK_EVERY = 0.5  # seconds between looks at the process's state while waiting for its answer
@@ -51,19 +50,16 @@ class Process:
         self._folder = WorkFolder()
         ours, theirs = socket.socketpair()
         self._socket = ours
-        command = [sys.executable, "-P", "-m", "workers.child"]
-        command += [str(theirs.fileno()), str(os.getpid())]
-        with theirs, (self._folder.path / _LOG).open("ab") as log:
+        with (
+            theirs,
+            (self._folder.path / _LOG).open("ab") as log,
+            open(os.devnull, "rb") as nothing,
+        ):
+            order = Order(
+                "child", (), environment, nothing.fileno(), log.fileno(), (theirs.fileno(),)
+            )
             try:
-                self._process = _start(
-                    command,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=(theirs.fileno(),),
-                    start_new_session=True,
-                )
+                self._process = start(order)
             except BaseException:
                 ours.close()
                 self._folder.remove()
@@ -102,7 +98,7 @@ class Process:
 
     def signal_kill(self) -> None:
         """Kills the process and all it started; returns at once. Any thread may call it."""
-        _kill_group(self._process)
+        self._process.kill()
 
     def close(self) -> None:
         """Kills the process, waits for its end and removes its work folder."""
@@ -180,37 +176,10 @@ def child_environment(threads: int, device: str) -> dict[str, str]:
     return environment
 
 
-def _start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Starts a process from a thread that lives as long as this process.
-
-    The kernel's parent-death signal comes when the *thread* that started the child ends; started
-    from a thread of a pool, the child would die with that thread.
-    """
-
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, **options)
-
-    return _starter(os.getpid()).submit(start).result()
-
-
-@cache
-def _starter(pid: int) -> ThreadPoolExecutor:
-    """The one thread that starts processes; per process id, since threads do not survive a fork."""
-    return ThreadPoolExecutor(1, thread_name_prefix=f"lossforge-start-{pid}")
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        process.kill()
-
-
-def _destroy(
-    process: subprocess.Popen[bytes], connection: socket.socket, folder: WorkFolder
-) -> None:
-    _kill_group(process)
+def _destroy(process: Started, connection: socket.socket, folder: WorkFolder) -> None:
+    process.kill()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_REAP_WITHIN)
+    process.release()
     connection.close()
     folder.remove()

@@ -1,4 +1,5 @@
-"""One process of a trial that has several: ``python -P -m workers.rank FOLDER RANK``.
+"""One process of a trial that has several: forked from a `fork_server`, or by
+``python -P -m workers.rank FOLDER RANK PARENT``.
 
 The folder holds the order, and takes the answer. Having answered, the process stays until its
 parent closes its standard input: a peer that is still in an exchange with it would break off.
@@ -13,20 +14,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from workers.child import die_with_parent
+from workers.beginning import call_it, die_with_parent
 from workers.joining import meet, on_cpu
 from workers.modules import add_user_modules
 from workers.ranks import ORDER, answer_file
 from workers.spec import TrialSpec
 
 
-def main(folder: Path, rank: int) -> None:
-    """The life of the process; it does not return."""
-    order = json.loads((folder / ORDER).read_text(encoding="utf-8"))
-    die_with_parent(int(order["parent"]))
+def main(place: str, number: str) -> None:
+    """The life of the process; it does not return.
+
+    Args:
+        place: the folder.
+        number: of this process, from 0.
+    """
+    call_it("lossforge-rank")
+    folder, rank = Path(place), int(number)
     faulthandler.enable()
     add_user_modules()
-    spec = TrialSpec.from_json(order["spec"])
+    spec = TrialSpec.from_json(json.loads((folder / ORDER).read_text(encoding="utf-8")))
     answer = _answer(spec, folder, rank)
     path = answer_file(folder, rank)
     fresh = path.with_suffix(".part")
@@ -52,4 +58,5 @@ def _answer(spec: TrialSpec, folder: Path, rank: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    die_with_parent(int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2])

@@ -6,11 +6,11 @@ waited for in turn: as soon as one has ended badly, or alone, the others are kil
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,11 +20,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from workers.errors import WorkersError
+from workers.forks import start
 from workers.isolation import LogTail
 from workers.oom_killer import kernel_kills
 from workers.pausing import forget
 from workers.result import LOST, Status, TrialResult
 from workers.spec import TrialSpec
+from workers.starting import Order, Started
 from workers.warm_start import provide_weights
 
 ORDER = "order.json"
@@ -72,8 +74,7 @@ def train_together(spec: TrialSpec, log: LogTail) -> TrialResult:
 def _once(spec: TrialSpec, began: float, log: LogTail) -> TrialResult:
     with TemporaryDirectory(prefix="lossforge-") as name:
         folder = Path(name)
-        order = {"spec": spec.to_json(), "parent": os.getpid()}
-        (folder / ORDER).write_text(json.dumps(order), encoding="utf-8")
+        (folder / ORDER).write_text(json.dumps(spec.to_json()), encoding="utf-8")
         kills = kernel_kills()
         with _started(folder, spec.processes) as processes:
             answers, dead = _answers(folder, processes)
@@ -113,22 +114,29 @@ def _buried(spec: TrialSpec, folder: Path, dead: Mapping[int, int], log: LogTail
 
 
 @contextmanager
-def _started(folder: Path, number: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+def _started(folder: Path, number: int) -> Iterator[list[Started]]:
     """The processes, which are gone when the block ends: told to end, or killed."""
-    processes: list[subprocess.Popen[bytes]] = []
+    processes: list[Started] = []
+    inputs: list[int] = []
     try:
         for rank in range(number):
-            command = [sys.executable, "-P", "-m", "workers.rank", str(folder), str(rank)]
-            with output_file(folder, rank).open("wb") as output:
-                started = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=output, stderr=output
+            theirs, ours = os.pipe()
+            inputs.append(ours)
+            with open(theirs, "rb") as its, output_file(folder, rank).open("wb") as output:
+                order = Order(
+                    entry="rank",
+                    arguments=(str(folder), str(rank)),
+                    environment=dict(os.environ),
+                    stdin=its.fileno(),
+                    output=output.fileno(),
+                    own_group=False,  # killed with this one's, or by the fork server after its end
                 )
-            processes.append(started)
+                processes.append(start(order))
         yield processes
     finally:
+        for ours in inputs:
+            os.close(ours)  # who has answered waits for that
         for rank, process in enumerate(processes):
-            assert process.stdin is not None
-            process.stdin.close()  # who has answered waits for that
             if not answer_file(folder, rank).exists():
                 process.kill()
         for process in processes:
@@ -136,11 +144,13 @@ def _started(folder: Path, number: int) -> Iterator[list[subprocess.Popen[bytes]
                 process.wait(_GRACE)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_GRACE)
+            process.release()
 
 
 def _answers(
-    folder: Path, processes: Sequence[subprocess.Popen[bytes]]
+    folder: Path, processes: Sequence[Started]
 ) -> tuple[dict[int, dict[str, Any]], dict[int, int]]:
     """By rank, what the processes answered, and how those ended that died without an answer.
     Returns when no other answer can come."""

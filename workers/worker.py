@@ -21,7 +21,8 @@ _ATTEMPTS = 2
 class TrialWorker:
     """Owns one reusable child process and trains specs in it.
 
-    The process starts with the first trial (seconds: it imports torch and mmdet) and is used again.
+    The process starts with the first trial, forked from a server that has imported torch and mmdet
+    (`forks`; seconds for the first that this process starts), and is used again.
     It is replaced after `recycle_after` trials, after a trial that failed, ran out of time or was
     cancelled, when CUDA_VISIBLE_DEVICES, the thread count or the device changes, and when another
     detector comes along whose config imports modules of its own.

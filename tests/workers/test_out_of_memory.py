@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from workers import TrialSpec, TrialSpecError, run_trial, train
+from workers.modules import MODULES
 from workers.out_of_memory import ran_out
 
 MakeSpec = Callable[..., TrialSpec]
@@ -39,7 +40,7 @@ HOARD = "self.hoard = [b'x' * 2**24 for _ in range(200)]"  # 3.3 GB, touched
 def greedy(
     make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], TrialSpec]:
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv(MODULES, str(tmp_path))
 
     def make(greed: str) -> TrialSpec:
         name = f"greedy_{len(greed)}"

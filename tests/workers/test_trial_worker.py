@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from processes import alive, called
 
 from workers import (
     TrialCancelled,
@@ -22,6 +23,7 @@ from workers import (
     run_trial,
     train,
 )
+from workers.modules import MODULES
 
 MakeSpec = Callable[..., TrialSpec]
 OddSpec = Callable[[str, str], TrialSpec]
@@ -37,14 +39,9 @@ def running(*words: str) -> set[int]:
     return found
 
 
-def children_of(parent: int) -> set[int]:
-    """Processes for trials whose parent is `parent`, which each has as its last argument."""
-    return running("workers.child", str(parent))
-
-
-def processes() -> set[int]:
-    """Processes for trials that this process has started."""
-    return children_of(os.getpid())
+def trials(under: int | None = None) -> set[int]:
+    """Processes for trials that this process has started, or another."""
+    return called("lossforge-trial", under)
 
 
 def work_folders(home: Path) -> list[str]:
@@ -53,8 +50,8 @@ def work_folders(home: Path) -> list[str]:
 
 @pytest.fixture
 def odd_spec(make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OddSpec:
-    """A detector whose own module (`custom_imports`, found through PYTHONPATH) does odd things."""
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    """A detector whose own module (`custom_imports`) does odd things."""
+    monkeypatch.setenv(MODULES, str(tmp_path))
 
     def make(name: str, source: str) -> TrialSpec:
         (tmp_path / f"{name}.py").write_text(source)
@@ -90,7 +87,7 @@ def test_the_limit_kills_whatever_the_trial_does(
         assert (result.status, result.reason) == ("timeout", "stopped at the time limit of 2 s")
         assert result.fitness is None
         assert 2.0 <= took < 4.0
-        assert processes() == set()
+        assert trials() == set()
     assert running("sleep", "12345") == set()
     assert work_folders(own_home) == []
 
@@ -159,7 +156,7 @@ def test_cancel_ends_the_trial_at_once_and_the_worker_goes_on(
         threading.Timer(1.0, worker.close).start()
         with pytest.raises(TrialCancelled):
             worker.run(make_spec(steps=100_000))
-    assert processes() == set()
+    assert trials() == set()
     assert work_folders(own_home) == []
     with pytest.raises(WorkersError, match="closed"):
         worker.run(make_spec())
@@ -196,11 +193,12 @@ def test_the_child_dies_with_its_parent(odd_spec: OddSpec, own_home: Path, tmp_p
     while not mark.exists():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert len(children_of(parent.pid)) == 1
+    started = trials(parent.pid) | called("lossforge-forks", parent.pid)
+    assert len(trials(parent.pid)) == 1
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     deadline = time.monotonic() + 5
-    while children_of(parent.pid):
+    while any(map(alive, started)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     # The work folder is left behind; the next one that is made removes it.
@@ -228,6 +226,8 @@ def test_neither_prints_nor_folders_of_the_user_disturb_a_trial(
         (stands_in / name).mkdir(parents=True)
         (stands_in / name / "__init__.py").write_text("raise RuntimeError('not this one')\n")
     monkeypatch.chdir(stands_in)
+    monkeypatch.delenv(MODULES)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert run_trial(spec).status == "done"
     assert capfd.readouterr() == ("", "")
 
@@ -246,5 +246,5 @@ def test_ctrl_c_leaves_no_process(make_spec: MakeSpec, own_home: Path) -> None:
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         run_trial(make_spec(steps=10_000))
-    assert processes() == set()
+    assert trials() == set()
     assert work_folders(own_home) == []

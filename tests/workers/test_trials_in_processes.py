@@ -9,36 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from processes import called
 
 from workers import TrialSpec, TrialWorker, run_trial
 from workers.config import build_config
 from workers.errors import TrialSpecError
 
 Made = Callable[..., TrialSpec]
-RANK = b"workers.rank"
 
 
-def ranks() -> list[int]:
+def ranks() -> set[int]:
     """The processes of this test's own trials."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-                parents = ancestors(int(folder.name))
-            except (OSError, ValueError, IndexError):
-                continue
-            if RANK in words and os.getpid() in parents:
-                found.append(int(folder.name))
-    return found
-
-
-def ancestors(pid: int) -> list[int]:
-    found = []
-    while pid > 1:
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        found.append(pid)
-    return found
+    return called("lossforge-rank")
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
