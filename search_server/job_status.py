@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from search_server.attempts import newest, runs_here, seen
 from search_server.overview import JobSummary, summary
 from search_server.store import JobRecord, Store, SubmissionRecord, owner
-from search_server.store.models import Trial
+from search_server.store.models import TrialCount
 from search_server.store.records import TRIAL_STATES
 
 
@@ -43,7 +43,9 @@ def job_status(store: Store, job_id: str) -> JobStatus:
     """
     job = store.job(job_id)
     told = summary(store, job_id)
-    query = select(Trial.state, func.count()).where(Trial.job_id == job_id).group_by(Trial.state)
+    count = func.sum(TrialCount.count)
+    query = select(TrialCount.state, count).group_by(TrialCount.state)
+    query = query.where(TrialCount.job_id == job_id, TrialCount.count > 0)
     with store.reading() as session:
         found = {str(row[0]): int(row[1]) for row in session.execute(query)}
     trials = {state: found[state] for state in TRIAL_STATES if state in found}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from search_server.leaderboard_page import groups
 from search_server.leaderboard_query import Page
 from search_server.leaderboard_rows import LeaderboardGroup, LeaderboardRow, Paired
+from search_server.store.convert import plain
 
 if TYPE_CHECKING:
     from search_server.store import Store
@@ -55,9 +56,11 @@ def leaderboard(
     Raises:
         JobError: no such job.
     """
-    if job_id is not None:
+    job = None if job_id is None else plain(job_id)
+    found = groups(store, Page(job, limit, offset, state, pareto=pareto))
+    if job_id is not None and not found:
         store.job(job_id)
-    return groups(store, Page(job_id, limit, offset, state, pareto=pareto))
+    return found
 
 
 def leaderboard_row(store: Store, job_id: str, index: int) -> LeaderboardRow:

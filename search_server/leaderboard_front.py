@@ -1,35 +1,40 @@
 """The front of AP and size: the candidates that are better than all that are no larger.
 
 A group has few sizes. The index steps from size to size and gives the best of each, so that the
-query reads a few rows per size, however many candidates there are.
+query reads two of its entries per size, however many candidates there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from functools import cache
 
 from sqlalchemy import (
     ColumnElement,
+    Connection,
+    Double,
+    Integer,
     ScalarSelect,
-    Select,
     and_,
+    bindparam,
+    cast,
     func,
     literal,
+    null,
+    or_,
     select,
 )
-from sqlalchemy.orm import Session
 
+from search_server.leaderboard_query import Query
 from search_server.store.models import Candidate, Job
 
+_C = Candidate.__table__.c
 # Written into the statement: a partial index is of no use for a parameter.
-_DONE = and_(
-    Candidate.state == literal("done", literal_execute=True), Candidate.fitness.is_not(None)
-)
+_DONE = and_(_C.state == literal("done", literal_execute=True), _C.fitness.is_not(None))
 
 
 def front(
-    session: Session, groups: Collection[int], *, by_job: bool
+    connection: Connection, groups: Collection[int], *, by_job: bool
 ) -> dict[int, set[tuple[int, int]]]:
     """By group, serial and index of the candidates on its front: every other of at most their size
     has a lower fitness; of equals the older one.
@@ -39,47 +44,50 @@ def front(
         by_job: whether every job has a front of its own.
     """
     found: dict[int, set[tuple[int, int]]] = {group: set() for group in groups}
-    highest: dict[int, float] = {}
-    for group, _, best, serial, index in session.execute(_best_query(groups, by_job)):
-        if group not in highest or best > highest[group]:
-            highest[group] = best
-            found[group].add((serial, index))
+    for group, serial, index in connection.execute(_front(by_job), {"groups": list(groups)}):
+        found[group].add((serial, index))
     return found
 
 
-def _best_query(groups: Collection[int], by_job: bool) -> Select[*tuple[Any, ...]]:
-    """By group and size, the smallest first: the best fitness, and the oldest that has it."""
-    own, scope = (Job.serial, Candidate.serial) if by_job else (Job.board, Candidate.board)
-    given = select(own.label("group")).where(own.in_(groups)).distinct().subquery()
-    sizes = select(given.c.group, _smallest(scope == given.c.group).label("size")).cte(
-        "sizes", recursive=True
+@cache
+def _front(by_job: bool) -> Query:
+    """Group, serial and index of all on the fronts of the groups that are the parameter."""
+    jobs = Job.__table__.c
+    own, scope = (jobs.serial, _C.serial) if by_job else (jobs.board, _C.board)
+    wanted = own.in_(bindparam("groups", expanding=True))
+    given = select(own.label("group")).where(wanted).distinct().subquery()
+
+    sizes = select(
+        given.c.group,
+        _smallest(scope == given.c.group).label("size"),
+        cast(null(), Integer).label("passed"),
+        cast(null(), Double).label("best"),
+    ).cte("sizes", recursive=True)
+    here = (scope == sizes.c.group, _C.size == sizes.c.size, _DONE)
+    sizes = sizes.union_all(
+        select(
+            sizes.c.group,
+            _smallest(scope == sizes.c.group, _C.size > sizes.c.size),
+            sizes.c.size,
+            select(func.max(_C.fitness)).where(*here).scalar_subquery(),
+        ).where(sizes.c.size.is_not(None))
     )
-    larger = _smallest(scope == sizes.c.group, Candidate.size > sizes.c.size)
-    sizes = sizes.union_all(select(sizes.c.group, larger).where(sizes.c.size.is_not(None)))
-    here = (scope == sizes.c.group, Candidate.size == sizes.c.size)
-    highest = select(func.max(Candidate.fitness)).where(*here, _DONE).scalar_subquery()
-    best = (
-        select(sizes.c.group, sizes.c.size, highest.label("best"))
-        .where(sizes.c.size.is_not(None))
-        .subquery()
+    smaller = func.max(sizes.c.best).over(
+        partition_by=sizes.c.group, order_by=sizes.c.passed, rows=(None, -1)
     )
-    oldest = (
-        select(Candidate)
-        .where(
-            scope == best.c.group,
-            Candidate.size == best.c.size,
-            Candidate.fitness == best.c.best,
-            _DONE,
-        )
-        .order_by(Candidate.serial, Candidate.index)
-        .limit(1)
+    steps = (
+        select(sizes.c.group, sizes.c.passed, sizes.c.best, smaller.label("smaller"))
+        .where(sizes.c.passed.is_not(None))
+        .subquery("steps")
     )
-    return select(
-        *best.c,
-        oldest.with_only_columns(Candidate.serial).scalar_subquery(),
-        oldest.with_only_columns(Candidate.index).scalar_subquery(),
-    ).order_by(best.c.group, best.c.size)
+    same = (scope == steps.c.group, _C.size == steps.c.passed, _C.fitness == steps.c.best, _DONE)
+    serial, index = (
+        select(column).where(*same).order_by(_C.serial, _C["index"]).limit(1).scalar_subquery()
+        for column in (_C.serial, _C["index"])
+    )
+    higher = or_(steps.c.smaller.is_(None), steps.c.best > steps.c.smaller)
+    return select(steps.c.group, serial, index).where(higher)
 
 
 def _smallest(*conditions: ColumnElement[bool]) -> ScalarSelect[int]:
-    return select(func.min(Candidate.size)).where(*conditions, _DONE).scalar_subquery()
+    return select(func.min(_C.size)).where(*conditions, _DONE).scalar_subquery()

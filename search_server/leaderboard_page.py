@@ -1,7 +1,8 @@
 """A page of the leaderboard, put together: a fixed number of queries, whatever the store holds.
 
-They are the jobs, the front of AP and size, the rows, the groups' baselines, the trials of all of
-these and of their jobs' baselines, and the specs of the groups' baselines.
+They are the jobs, the front of AP and size, the places of the page, what stands on them and the
+groups' baselines, the trials of all of these and of their jobs' baselines, and the specs of the
+groups' baselines.
 """
 
 from __future__ import annotations
@@ -9,36 +10,33 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Row, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from search_server.confirmation import CONFIRM, TEST, Confirmation, reading
 from search_server.leaderboard_front import front
+from search_server.leaderboard_keys import STAGE, Key, Trials, Values, candidates, trials
 from search_server.leaderboard_query import (
     AT_ONCE,
-    STAGE,
-    Key,
+    SPECS,
+    Line,
     Page,
-    first_query,
     jobs_query,
-    page_query,
     place_query,
-    trials_query,
+    places_query,
 )
 from search_server.leaderboard_rows import LeaderboardGroup, LeaderboardRow, Paired
 from search_server.ranking_text import is_joint, ranking_text
 from search_server.rounds import Rounds
 from search_server.seed_statistics import deviation
-from search_server.store.models import Job
 
 if TYPE_CHECKING:
     from search_server.store import Store
 
 T = TypeVar("T")
-Line = Row[*tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -55,36 +53,8 @@ class _Group:
         return self.jobs[0].trial_group or str(self.jobs[0].id)
 
 
-Values = Mapping[int, float]
-"""AP in [0, 1] by seed."""
-
-
-@dataclass(frozen=True)
-class _Trials:
-    """The trials of one candidate.
-
-    Attributes:
-        stages: AP by seed of each stage.
-        sources: stage and source of the results that were taken over, the proxy's first.
-    """
-
-    stages: Mapping[str, Values]
-    sources: tuple[tuple[str, str], ...]
-
-    @classmethod
-    def of(cls, lines: Sequence[Line]) -> _Trials:
-        stages: dict[str, dict[int, float]] = defaultdict(dict)
-        for line in lines:
-            if line.value is not None:
-                stages[line.stage][line.seed] = line.value
-        taken = [(line.stage, line.reused_from) for line in lines if line.reused_from is not None]
-        return cls(stages, tuple(sorted(taken, key=lambda each: each[0] != STAGE)))
-
-    def values(self, stage: str) -> Values:
-        return self.stages.get(stage, {})
-
-
-_NONE = _Trials({}, ())
+_IN_ORDER = attrgetter("standing", "behind", "serial", "number")
+_NONE = Trials()
 
 
 @dataclass(frozen=True)
@@ -98,17 +68,17 @@ class _Known:
     """
 
     jobs: Mapping[str, Line]
-    trials: Mapping[Key, _Trials]
+    trials: Mapping[Key, Trials]
     specs: Mapping[str, Mapping[str, Any]]
     front: Mapping[int, set[tuple[int, int]]]
 
-    def of(self, line: Line) -> _Trials:
+    def of(self, line: Line) -> Trials:
         return self.trials.get((line.job_id, line.number), _NONE)
 
     def judged(self, line: Line) -> Confirmation | None:
         """What the stages that judge say of a row; None where it has no trial of them."""
         own = self.of(line)
-        if not own.values(CONFIRM) and not own.values(TEST):
+        if not (own.values(CONFIRM) or own.values(TEST)):
             return None
         base = self.trials.get((line.job_id, 0), _NONE) if line.number else _NONE
         return Confirmation(
@@ -118,27 +88,31 @@ class _Known:
             p=line.p,
             family=line.family or 0,
             shrunken=line.shrunken,
-            reused=tuple(source for stage, source in own.sources if stage != STAGE),
+            reused=own.reused(proxy=False),
         )
 
 
 def groups(store: Store, page: Page) -> list[LeaderboardGroup]:
     """The groups that have a row on the page or a baseline, that of the newest job first."""
     with store.reading() as session:
-        jobs = session.execute(jobs_query(page.job_id)).all()
+        connection = session.connection()
+        one = page.job_id is not None
+        jobs = connection.execute(jobs_query(one=one), {"job": page.job_id} if one else {}).all()
         found = _grouped(jobs, page)
         numbers = [group.number for group in found]
-        on_front = front(session, numbers, by_job=page.job_id is not None)
-        rows = _rows(session, page, numbers, on_front)
-        bases = [group.base.id for group in found if group.base is not None]
-        first = {line.job_id: line for line in session.execute(first_query(bases))}
-        shown = [*(line for own in rows.values() for line in own), *first.values()]
-        known = _known(session, jobs, shown, bases, on_front)
+        on_front = front(connection, numbers, by_job=one)
+        ids = {job.serial: job.id for job in jobs}
+        keys = [(ids[serial], index) for serial, index in _places(connection, page, on_front)]
+        bases = [(group.base.id, 0) for group in found if group.base is not None]
+        by_key = candidates(connection, {*keys, *bases})
+        rows = _rows([by_key[key] for key in keys], page)
+        shown = [*(line for own in rows.values() for line in own), *(by_key[key] for key in bases)]
+        known = _known(connection, jobs, shown, [job for job, _ in bases], on_front)
         places = dict.fromkeys(numbers, page.offset + 1)
         if page.index is not None and rows:
             ((number, (line,)),) = rows.items()
-            places[number] = 1 + (session.scalar(place_query(page, line)) or 0)
-    made = [_group(group, rows.get(group.number, []), places, first, known) for group in found]
+            places[number] = 1 + (connection.scalar(place_query(), dict(line._mapping)) or 0)
+    made = [_group(group, rows.get(group.number, []), places, by_key, known) for group in found]
     return [group for group in made if group.rows or group.baseline is not None]
 
 
@@ -156,27 +130,36 @@ def _base(jobs: Sequence[Line]) -> Line | None:
     return min(having, key=lambda job: (job.fitness is None, job.serial), default=None)
 
 
-def _rows(
-    session: Session,
-    page: Page,
-    numbers: Sequence[int],
-    on_front: Mapping[int, set[tuple[int, int]]],
-) -> dict[int, list[Line]]:
+def _places(
+    connection: Connection, page: Page, on_front: Mapping[int, set[tuple[int, int]]]
+) -> Iterator[tuple[int, int]]:
+    """Serial and index of what is on the page, in no order; of a front all that is on it."""
+    if page.index is not None:
+        for serial in on_front:
+            yield serial, page.index
+    elif page.pareto:
+        for front in on_front.values():
+            yield from front
+    else:
+        for some in _batches([*on_front], AT_ONCE):
+            yield from connection.execute(*places_query(page, some))
+
+
+def _rows(lines: Sequence[Line], page: Page) -> dict[int, list[Line]]:
     """The rows of the page by group, in order."""
     rows: dict[int, list[Line]] = defaultdict(list)
-    for some in _batches(numbers, AT_ONCE):
-        only = sorted({key for number in some for key in on_front[number]}) if page.pareto else None
-        if only is not None and not only:
-            continue
-        for line in session.execute(page_query(page, some, only)):
-            rows[line.group].append(line)
-    for own in rows.values():
-        own.sort(key=lambda line: (line.standing, line.behind, line.serial, line.number))
+    for line in lines:
+        if page.state is None or line.state == page.state or page.index is not None:
+            rows[line.board if page.job_id is None else line.serial].append(line)
+    for number, own in rows.items():
+        own.sort(key=_IN_ORDER)
+        if page.pareto and page.index is None:
+            rows[number] = own[page.offset : page.offset + page.limit]
     return rows
 
 
 def _known(
-    session: Session,
+    connection: Connection,
     jobs: Sequence[Line],
     shown: Sequence[Line],
     bases: Sequence[str],
@@ -185,14 +168,9 @@ def _known(
     by_id = {job.id: job for job in jobs}
     keys = {(line.job_id, line.number) for line in shown}
     keys |= {(line.job_id, 0) for line in shown if by_id[line.job_id].judged}
-    lines: dict[Key, list[Line]] = defaultdict(list)
-    for some in _batches(sorted(keys), 50 * AT_ONCE):
-        for line in session.execute(trials_query(some)):
-            if line.seed is not None:
-                lines[line.job_id, line.candidate].append(line)
-    specs = session.execute(select(Job.id, Job.spec).where(Job.id.in_(bases)))
-    trials = {key: _Trials.of(own) for key, own in lines.items()}
-    return _Known(by_id, trials, {line.id: line.spec for line in specs}, on_front)
+    specs = connection.execute(SPECS, {"jobs": bases})
+    found = trials(connection, keys)
+    return _Known(by_id, found, {line.id: line.spec for line in specs}, on_front)
 
 
 def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
@@ -203,10 +181,10 @@ def _group(
     group: _Group,
     lines: Sequence[Line],
     places: Mapping[int, int],
-    first: Mapping[str, Line],
+    by_key: Mapping[Key, Line],
     known: _Known,
 ) -> LeaderboardGroup:
-    base = None if group.base is None else first[group.base.id]
+    base = None if group.base is None else by_key[group.base.id, 0]
     by_seed: Values = {} if base is None else known.of(base).values(STAGE)
 
     def row(line: Line, place: int | None) -> LeaderboardRow:
@@ -227,8 +205,8 @@ def _row(
     line: Line, group: int, place: int | None, base: Values | None, known: _Known
 ) -> LeaderboardRow:
     """One candidate; `base` is the baseline's AP by seed, None for the baseline itself."""
-    job, trials = known.jobs[line.job_id], known.of(line)
-    values = trials.values(STAGE)
+    job, own = known.jobs[line.job_id], known.of(line)
+    values = own.values(STAGE)
     rounds = None if job.rounds is None else Rounds(job.rounds, job.samples)
     ranked = line.state != "failed" and (line.fitness is not None or line.gain is not None)
     branch = line.definition.get("rpn")
@@ -255,7 +233,7 @@ def _row(
         round=None if rounds is None else rounds.round(line.number),
         judged=known.judged(line),
         front=(line.serial, line.number) in known.front[group],
-        reused=tuple(source for _, source in trials.sources),
+        reused=own.reused(),
     )
 
 

@@ -1,52 +1,39 @@
-"""The leaderboard's queries: jobs in their groups, the rows of a page, the trials of those rows.
+"""The leaderboard's queries: jobs in their groups, places in order, and what stands on them.
 
-The rows of a page come straight from an index, in order; nothing else of a group is looked at.
+The places of a page come straight from an index, in order; nothing else of a group is looked at.
+What is shown of them is asked for by their keys. A statement is put together once for all pages of
+its kind: to write it anew took longer than to answer it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
-    Integer,
+    Row,
     Select,
-    Text,
     and_,
-    case,
-    column,
+    bindparam,
     func,
-    literal,
     or_,
     select,
-    tuple_,
-    type_coerce,
     union_all,
-    values,
 )
 
-from search_server.confirmation import JUDGING, MEASURED
-from search_server.store.models import Candidate, Job, JobTotals, Trial
+from search_server.store.models import Candidate, Job, JobTotals
 
-STAGE = "proxy"  # the stage whose trials make the fitness
 AT_ONCE = 100
-"""How many groups one statement asks for: SQLite takes 500 parts, and has 32,766 parameters."""
+"""How many groups one statement asks for: SQLite takes 500 parts."""
 
-_SHOWN = (
-    *("job_id", "serial", "name", "origin", "cls_text", "bbox_text", "size", "stage"),
-    *("state", "reason", "simulate_score", "fitness", "definition", "standing", "behind"),
-    *("gain", "p", "shrunken", "family"),
-)
-# A row of a result has a method `index`.
-_COLUMNS = (Candidate.index.label("number"), *(getattr(Candidate, name) for name in _SHOWN))
-_ORDER = (Candidate.standing, Candidate.behind, Candidate.serial, Candidate.index)
+# The tables, not the classes: what is read is shown, and never changed.
+_J, _T, _C = (each.__table__.c for each in (Job, JobTotals, Candidate))
+_ORDER = (_C.standing, _C.behind, _C.serial, _C["index"])
 
-FAILED = 4
-"""The standing of failed candidates, after all others."""
-
-Key = tuple[str, int]  # job, index
+Line = Row[*tuple[Any, ...]]
+Query = Select[*tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -69,90 +56,63 @@ class Page:
     pareto: bool = False
 
 
-def scope_of(page: Page) -> ColumnElement[int]:
-    """The column of `candidates` whose equal values are ranked together."""
-    return type_coerce(Candidate.board if page.job_id is None else Candidate.serial, Integer)
-
-
-def jobs_query(job_id: str | None) -> Select[*tuple[Any, ...]]:
-    """Every job that has candidates, the oldest first, with its first candidate."""
+@cache
+def jobs_query(*, one: bool) -> Query:
+    """Every job that has candidates, the oldest first, with its first candidate; or the one that is
+    the parameter `job`."""
     query = (
         select(
-            *(Job.id, Job.serial, Job.board, Job.trial_group, Job.rounds, Job.samples),
-            JobTotals.candidates,
-            (JobTotals.confirmed + JobTotals.published).label("judged"),
-            Candidate.origin,
-            Candidate.fitness,
+            *(_J.id, _J.serial, _J.board, _J.trial_group, _J.rounds, _J.samples, _T.candidates),
+            (_T.confirmed + _T.published).label("judged"),
+            *(_C.origin, _C.fitness),
         )
-        .join(JobTotals, JobTotals.job_id == Job.id)
-        .outerjoin(Candidate, and_(Candidate.job_id == Job.id, Candidate.index == 0))
-        .where(JobTotals.candidates > 0)
-        .order_by(Job.serial)
+        .join_from(Job.__table__, JobTotals.__table__, _T.job_id == _J.id)
+        .outerjoin(Candidate.__table__, and_(_C.job_id == _J.id, _C["index"] == 0))
+        .where(_T.candidates > 0)
+        .order_by(_J.serial)
     )
-    return query if job_id is None else query.where(Job.id == job_id)
+    return query.where(_J.id == bindparam("job")) if one else query
 
 
-def page_query(
-    page: Page, groups: Collection[int], only: Collection[tuple[int, int]] | None = None
-) -> Select[*tuple[Any, ...]]:
-    """The rows of a page of at most `AT_ONCE` groups, in no order, with their place on it from 0.
+def places_query(page: Page, groups: Sequence[int]) -> tuple[Query, dict[str, Any]]:
+    """Serial and index of the candidates on a page of at most `AT_ONCE` groups, in no order; and
+    the query's parameters.
 
     Args:
-        groups: values of `scope_of(page)`.
-        only: nothing but these candidates, by serial and index.
+        groups: boards, or the serial of the one job.
     """
+    given: dict[str, Any] = {f"group_{number}": group for number, group in enumerate(groups)}
+    given |= {"limit": page.limit, "offset": page.offset}
+    if page.state is not None:
+        given["state"] = page.state
+    return _places(page.job_id is not None, page.state is not None, len(groups)), given
+
+
+@cache
+def _places(one_job: bool, in_state: bool, groups: int) -> Query:
+    scope = _C.serial if one_job else _C.board
     parts = []
-    for group in groups:
-        query = select(literal(group).label("group"), *_COLUMNS).where(scope_of(page) == group)
-        if page.index is not None:
-            query = query.where(Candidate.index == page.index)
-        else:
-            if page.state is not None:
-                query = query.where(Candidate.state == page.state)
-            if page.state == "failed":  # so that the index is of use in one job, too
-                query = query.where(Candidate.standing == FAILED)
-            if only is not None:
-                query = query.where(tuple_(Candidate.serial, Candidate.index).in_(only))
-            query = query.order_by(*_ORDER).limit(page.limit).offset(page.offset)
+    for number in range(groups):
+        query = select(_C.serial, _C["index"].label("number"))
+        query = query.where(scope == bindparam(f"group_{number}"))
+        if in_state:
+            query = query.where(_C.state == bindparam("state"))
+        query = query.order_by(*_ORDER).limit(bindparam("limit")).offset(bindparam("offset"))
         parts.append(select(query.subquery()))
-    return select(union_all(*parts).subquery())
+    return select(union_all(*parts).subquery()) if groups > 1 else parts[0]
 
 
-def first_query(jobs: Collection[str]) -> Select[*tuple[Any, ...]]:
-    """The first candidates of jobs, as `page_query` has them."""
-    return select(*_COLUMNS).where(Candidate.job_id.in_(jobs), Candidate.index == 0)
-
-
-def place_query(page: Page, row: Any) -> Select[int]:
-    """How many candidates of the job stand before one."""
-    c = Candidate
+@cache
+def place_query() -> Select[int]:
+    """How many candidates of the job stand before one: parameters are the columns of its row."""
+    standing, behind, index = (bindparam(name) for name in ("standing", "behind", "number"))
     before = or_(
-        c.standing < row.standing,
-        and_(c.standing == row.standing, c.behind < row.behind),
-        and_(c.standing == row.standing, c.behind == row.behind, c.index < row.number),
+        _C.standing < standing,
+        and_(_C.standing == standing, _C.behind < behind),
+        and_(_C.standing == standing, _C.behind == behind, _C["index"] < index),
     )
-    return select(func.count()).where(scope_of(page) == row.serial, before)
+    return select(func.count()).where(_C.serial == bindparam("serial"), before)
 
 
-def trials_query(keys: Sequence[Key]) -> Select[*tuple[Any, ...]]:
-    """The ended trials of candidates, those of simulation left out. For each at least one line,
-    whose seed is None where it has none; one that diverged has the worst AP there is."""
-    # Joined from the outside: left to itself, SQLite looks through all trials of the stage.
-    given = values(column("job_id", Text), column("candidate", Integer), name="given")
-    asked = given.data(list(keys)).cte("asked")
-    value = case((Trial.state == "diverged", 0.0), else_=Trial.fitness).label("value")
-    own = and_(
-        Trial.job_id == asked.c.job_id,
-        Trial.candidate == asked.c.candidate,
-        Trial.stage.in_((STAGE, *JUDGING)),
-        Trial.state.in_(MEASURED),
-    )
-    return (
-        select(
-            *(asked.c.job_id, asked.c.candidate),
-            *(Trial.stage, Trial.seed, value, Trial.reused_from),
-        )
-        .select_from(asked)
-        .outerjoin(Trial, own)
-        .order_by(asked.c.job_id, asked.c.candidate, Trial.stage, Trial.seed)
-    )
+SPECS = select(_J.id, _J.spec).where(_J.id.in_(bindparam("jobs", expanding=True)))
+"""The specs of the jobs that are the parameter."""

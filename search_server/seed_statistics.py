@@ -83,7 +83,7 @@ def deviation(numbers: Sequence[float]) -> float | None:
     if len(numbers) < 2:
         return None
     moved = [number - numbers[0] for number in numbers]
-    squares = math.fsum(each * each for each in moved) - math.fsum(moved) ** 2 / len(moved)
+    squares = math.fsum([each * each for each in moved]) - math.fsum(moved) ** 2 / len(moved)
     return math.sqrt(max(0.0, squares) / (len(moved) - 1))
 
 

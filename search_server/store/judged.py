@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, case, select
+from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
 from search_server.confirmation import JUDGING, MEASURED, Judged
@@ -28,23 +28,25 @@ def judged(store: Store, jobs: Sequence[str] | None = None) -> dict[str, list[Ju
 
 def judged_trials(session: Session, jobs: Sequence[str] | None) -> dict[str, list[Judged]]:
     """What `judged` gives, as a transaction that is under way sees it."""
-    measured = case((Trial.state == "diverged", 0.0), else_=Trial.fitness)
+    # Neither the order nor the state is asked for: for their sake SQLite would look through all
+    # trials of a job instead of those of the stages.
     query = (
         select(
-            Trial.job_id, Trial.candidate, Candidate.origin, Trial.stage, Trial.seed, measured,
-            Trial.reused_from,
+            Trial.job_id, Trial.candidate, Trial.stage, Trial.seed, Candidate.origin, Trial.state,
+            Trial.fitness, Trial.reused_from,
         )
         .join(
             Candidate,
             and_(Candidate.job_id == Trial.job_id, Candidate.index == Trial.candidate),
         )
-        .where(Trial.stage.in_(JUDGING), Trial.state.in_(MEASURED))
-        .order_by(Trial.job_id, Trial.candidate, Trial.stage, Trial.seed)
+        .where(Trial.stage.in_(JUDGING))
     )  # fmt: skip
     if jobs is not None:
         query = query.where(Trial.job_id.in_(jobs))
     found: dict[str, list[Judged]] = defaultdict(list)
-    for job, candidate, origin, stage, seed, value, source in session.execute(query):
-        if value is not None:
+    lines = sorted(session.execute(query), key=lambda line: line[:4])
+    for job, candidate, stage, seed, origin, state, fitness, source in lines:
+        value = 0.0 if state == "diverged" else fitness
+        if state in MEASURED and value is not None:
             found[job].append(Judged(candidate, origin, stage, seed, value, source))
     return dict(found)

@@ -182,6 +182,7 @@ class Candidate(Base):
         Index(None, "board", "standing", "behind", "serial", "index"),
         Index(None, "board", "state", "standing", "behind", "serial", "index"),
         Index(None, "serial", "standing", "behind", "index"),
+        Index(None, "serial", "state", "standing", "behind", "index"),
         Index(
             *(None, "board", "size", "fitness", "serial", "index"),
             sqlite_where=DONE,

@@ -7,6 +7,7 @@ current folder.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -26,6 +27,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 _POSTGRES_LOCK = 7_313_501
 
 
+@cache
 def head() -> str:
     """The revision that this version of Lossforge reads and writes."""
     revision = ScriptDirectory(str(MIGRATIONS)).get_current_head()

@@ -15,6 +15,7 @@ from search_server.confirmation import Judged, confirmations
 from search_server.leaderboard import LeaderboardRow, leaderboard, leaderboard_row
 from search_server.overview import summaries
 from search_server.store import CandidateRecord, JobRecord, Store, TrialRecord
+from search_server.store.judged import judged
 from workers import TrialResult
 
 ORIGINS = ("random", "mutation", "rival", "mean")
@@ -176,13 +177,13 @@ class Plain:
             difference = (fmean(both), stdev(both) if len(both) > 1 else None, len(both))
         ranked = one.fitness is not None or self.gain(job.id, one.index) is not None
         origins = {each.index: each.origin for each in self.candidates[job.id]}
-        judged = confirmations(
+        said = confirmations(
             Judged(index, origins[index], stage, seed, value)
             for index in origins
             for stage in ("confirm", "test")
             for seed, value in by_seed(trials, index, stage).items()
         )
-        mine = judged.get(one.index)
+        mine = said.get(one.index)
         return {
             "id": f"{job.id}:{one.index}",
             "rank": place if ranked and one.state != "failed" else None,
@@ -239,6 +240,8 @@ PAGES: tuple[dict[str, Any], ...] = (
     {"state": "done", "limit": 2},
     {"pareto": True},
     {"pareto": True, "limit": 1, "offset": 1},
+    {"pareto": True, "state": "done", "limit": 2},
+    {"pareto": True, "state": "open"},
 )
 
 
@@ -314,19 +317,42 @@ def plans(store: Store, ask: Callable[[], object]) -> str:
 
 
 def test_no_page_looks_through_all_candidates_or_trials(sqlite_url: str) -> None:
-    """Nor sorts what it does not show: an index has the rows in order."""
+    """Nor sorts what it does not show: an index has the rows in order. Nor does it look through all
+    trials of a job, whatever index of them SQLite would like better."""
     with Store.open(sqlite_url) as store:
         jobs = grow(store, random.Random(3), ("g", "g", "h"), 9)
         for job in (None, jobs[0]):
-            for page in ({}, {"offset": 3}, {"pareto": True}):
+            for page in ({}, {"offset": 3}, {"pareto": True}, {"state": "dropped"}):
                 plan = plans(store, partial(leaderboard, store, job, **page))
                 assert "SCAN candidates" not in plan, plan
                 assert "SCAN trials" not in plan, plan
-                assert "(stage=?)" not in plan, plan
+                of_trials = [step for step in plan.split("\n") if "SEARCH trials" in step]
+                assert of_trials
+                assert all("(job_id=? AND candidate=? AND stage=?)" in step for step in of_trials)
         first = plans(store, partial(leaderboard, store))
         assert "ix_candidates_board_standing_behind_serial_index (board=?)" in first
         one = plans(store, partial(leaderboard, store, jobs[0]))
         assert "ix_candidates_serial_standing_behind_index (serial=?)" in one
+        dropped = plans(store, partial(leaderboard, store, jobs[0], state="dropped"))
+        assert "(serial=? AND state=?)" in dropped
         assert "SCAN candidates" not in plans(store, partial(summaries, store))
+        confirming = plans(store, partial(judged, store, jobs[:1]))
+        assert "SEARCH trials USING INDEX ix_trials_stage_job_id (stage=? AND job_id=?)" in (
+            confirming
+        )
         with store.reading() as session:
             assert session.execute(text("PRAGMA foreign_key_check")).fetchall() == []
+
+
+def test_keys_of_any_number_are_one_statement(store: Store) -> None:
+    """A database, and SQLAlchemy, would have to read a new one for each number of rows."""
+    job = grow(store, random.Random(5), ("g",), 0)[0]
+    for index in range(12):
+        _one(store, random.Random(index), job, index)
+    heard: list[str] = []
+    event.listen(store.engine, "before_cursor_execute", lambda *given: heard.append(given[2]))
+    sizes = [len(leaderboard(store, limit=limit)[0].rows) for limit in (1, 5, 12)]
+    assert sizes == [1, 5, 12]
+    asked = [sql for sql in heard if sql.startswith(("SELECT", "WITH"))]
+    assert len(asked) == 3 * 6
+    assert len(set(asked)) == 6
