@@ -32,6 +32,7 @@ from search_server.spec.policy import PAP
 from search_server.spec.tuning import check_fit
 from search_server.stage_seeds import confirm_seeds
 from search_server.store import JobRecord, Store
+from search_server.store.requests import Asked
 from workers import DetectorError, Split, TrialSpec, load_detector, lossforge_home
 from workers.data import DataError, check_split, digits, one_image_per_class, read_classes
 from workers.data.parcels import LARGEST, check_parcel
@@ -134,18 +135,26 @@ class Job:
         return WarmStart(self.baseline.to_json(), self.spec.seed, warm.steps, warm.parts)
 
 
-def create_job(store: Store, spec: JobSpec, source: object = "spec") -> str:
+def create_job(
+    store: Store, spec: JobSpec, source: object = "spec", request: Asked | None = None
+) -> str:
     """Check all of a spec that can be checked before a trial, and write the job; returns its id.
 
     Args:
         source: name of the spec's file, for errors.
+        request: who submits it through the service; see `Store.create_job`.
 
     Raises:
         SpecError: detector, data, spaces or losses do not exist or do not fit each other.
     """
-    job = prepare_job(spec, source)
+    return write_job(store, prepare_job(spec, source), request)
+
+
+def write_job(store: Store, job: Job, request: Asked | None = None) -> str:
+    """Write a job that `prepare_job` has checked; returns its id."""
+    spec = job.spec
     return store.create_job(
-        spec.name, spec.to_json(), job.detector, job.classes, trial_group=group_of(job)
+        spec.name, spec.to_json(), job.detector, job.classes, group_of(job), request
     )
 
 
@@ -186,8 +195,12 @@ def prepare_job(spec: JobSpec, source: object = "spec") -> Job:
     return job
 
 
-def open_job(store: Store, job_id: str) -> Job:
+def open_job(store: Store, job_id: str, splits: Mapping[str, Split] | None = None) -> Job:
     """The job in the store.
+
+    Args:
+        splits: what stands for its data, by name; None: its own, of which the embedded ones are
+            written.
 
     Raises:
         JobError: there is none.
@@ -195,7 +208,8 @@ def open_job(store: Store, job_id: str) -> Job:
     """
     record: JobRecord = store.job(job_id)
     spec = JobSpec.from_json(record.spec)
-    return _assembled(record.id, spec, splits_of(spec), record.detector, record.classes)
+    data = splits_of(spec) if splits is None else splits
+    return _assembled(record.id, spec, data, record.detector, record.classes)
 
 
 def group_of(job: Job) -> str:

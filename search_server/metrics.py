@@ -63,7 +63,7 @@ class StoreCollector(Collector):
     def describe(self) -> Iterator[Metric]:
         """What it may collect, without looking into the store."""
         empty = Figures({}, {}, {}, 0, [], 0)
-        yield from self._own(up=False, seconds=0.0, found="")
+        yield from _own(up=False, seconds=0.0, found="")
         yield from _of_store(empty)
         yield from _of_jobs([])
 
@@ -86,7 +86,7 @@ class StoreCollector(Collector):
         else:
             log.warning("no figures: another scrape still waits for the store")
         seconds = time.perf_counter() - start
-        yield from self._own(up=read is not None, seconds=seconds, found=found)
+        yield from _own(up=read is not None, seconds=seconds, found=found)
         if read is not None:
             yield from _of_store(read)
             yield from _of_jobs(read.shown)
@@ -116,19 +116,37 @@ class StoreCollector(Collector):
             log.warning("%s answers again", shown(self._url))
         self.trouble = trouble
 
-    def _own(self, *, up: bool, seconds: float, found: str) -> Iterator[Metric]:
-        """What is known of a scrape even if the store is away."""
-        yield GaugeMetricFamily(
-            "lossforge_up", "Whether the store could be read: 1 or 0.", value=up
-        )
-        yield GaugeMetricFamily(
-            "lossforge_scrape_seconds", "How long reading the store took.", value=seconds
-        )
-        yield InfoMetricFamily(
-            "lossforge_schema",
-            "The store's schema, empty where it is not known, and the one that this version reads.",
-            value={"found": found, "reads": schema.head()},
-        )
+
+class OpenStoreCollector(Collector):
+    """The metrics of a store that is open already; one that does not answer is an error."""
+
+    def __init__(self, store: Sessions, jobs: int = JOBS_SHOWN) -> None:
+        self._store, self._jobs = store, jobs
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: to be registered is no reason to read."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics now. Raises StoreError."""
+        start = time.perf_counter()
+        read = figures(self._store, self._jobs)
+        yield from _own(up=True, seconds=time.perf_counter() - start, found=schema.head())
+        yield from _of_store(read)
+        yield from _of_jobs(read.shown)
+
+
+def _own(*, up: bool, seconds: float, found: str) -> Iterator[Metric]:
+    """What is known of a scrape even if the store is away."""
+    yield GaugeMetricFamily("lossforge_up", "Whether the store could be read: 1 or 0.", value=up)
+    yield GaugeMetricFamily(
+        "lossforge_scrape_seconds", "How long reading the store took.", value=seconds
+    )
+    yield InfoMetricFamily(
+        "lossforge_schema",
+        "The store's schema, empty where it is not known, and the one that this version reads.",
+        value={"found": found, "reads": schema.head()},
+    )
 
 
 def _of_store(read: Figures) -> Iterator[Metric]:

@@ -27,6 +27,9 @@ class JobItem(Answer):
     published_trials: int = Field(ge=0, description="trials on the split test that have ended")
     best: AP | None
     baseline: AP | None
+    round: int | None = Field(description="of a policy search, the newest; null elsewhere")
+    rounds: int | None = Field(description="of a policy search, how many there will be")
+    mean: AP | None = Field(description="AP of a policy search's final mean")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

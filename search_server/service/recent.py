@@ -1,0 +1,44 @@
+"""What was worked out a moment ago, kept for all who ask for the same."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Recent(Generic[T]):
+    """Keeps results by key as long as nothing has changed, or for a little longer.
+
+    Args:
+        most: how many are kept.
+        seconds: for how long one is given though what it came from has changed.
+    """
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._most, self._seconds = most, seconds
+        self._kept: OrderedDict[Hashable, tuple[Hashable, float, T]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, state: Hashable, make: Callable[[], T]) -> T:
+        """The result of `key`, made anew if `state` is another than when it was made.
+
+        Two who ask at the same moment may both make it.
+        """
+        now = time.monotonic()
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is not None and (kept[0] == state or now - kept[1] < self._seconds):
+                self._kept.move_to_end(key)
+                return kept[2]
+        made = make()
+        with self._lock:
+            self._kept[key] = (state, now, made)
+            self._kept.move_to_end(key)
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        return made
