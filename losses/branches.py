@@ -1,6 +1,7 @@
 """One branch of a loss definition: an expression, one of mmdet's losses or a ranking loss."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from losses.ranking_branch import RankingBranch
 from primitives import SPACES, Expression, Kind, PrimitivesError, SearchSpace, parse
 
 DEFAULT_ALPHA = 0.25
+
+_REGISTERED = re.compile(r"(mmdet\.)?[A-Za-z][A-Za-z0-9]*")
 
 _ROLES = {
     "multi_cls": (frozenset("XYZ"), Kind.PER_ROW),
@@ -180,6 +183,15 @@ def _stock_branch(data: Mapping[str, Any], where: str) -> StockBranch:
         raise DefinitionError(
             "must be an mmdet loss config: an object with a type", f"{where}.loss"
         )
+    if _REGISTERED.fullmatch(loss["type"]) is None:
+        # mmengine would import whatever module a longer path names
+        raise DefinitionError(
+            f"must be the name of a loss of mmdet, such as FocalLoss, got {loss['type']!r:.80}",
+            f"{where}.loss.type",
+        )
+    for name in loss:
+        if str(name).startswith("_"):  # such as _scope_, which names a module, too
+            raise DefinitionError("is no setting of a loss", f"{where}.loss.{name}")
     if "loss_weight" in loss:
         raise DefinitionError("belongs beside loss, not in it", f"{where}.loss.loss_weight")
     try:

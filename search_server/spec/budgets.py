@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from search_server.spec.given_losses import definition_of, given_loss
+from search_server.spec.places import places_of
 
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -175,13 +176,13 @@ class Confirm(Part):
     def _resolve(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, list | tuple):
             raise ValueError("it must be a list of losses")
-        folder = (info.context or {}).get("folder")
+        places = places_of(info)
         rivals: list[str | dict[str, Any]] = []
         keys: set[str] = set()
         for number, given in enumerate(value):
             field = f"funnel.confirm.rivals.{number}"
             try:
-                rival = given_loss(given, folder, f"rival-{number + 1}")
+                rival = given_loss(given, places, f"rival-{number + 1}")
             except ValueError as error:
                 raise Misfit(field, given, str(error)) from error
             key = definition_of(rival).key

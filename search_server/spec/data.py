@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from search_server.spec.budgets import Part
+from search_server.spec.places import places_of
 
 PACKAGED = re.compile(r"[a-z0-9_]+/[a-z0-9_]+")  # name of a detector, as digits/atss
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
@@ -16,13 +17,14 @@ Text = Annotated[str, Field(min_length=1, max_length=4096)]
 
 def resolved(value: str, info: ValidationInfo) -> str:
     """An absolute path; a relative one is meant from the folder of the spec."""
-    folder = (info.context or {}).get("folder")
+    places = places_of(info)
+    places.check(value)
     if "\0" in value:
         raise ValueError("it must be a path")
     path = Path(value)
-    if path.is_absolute() or folder is None:
+    if path.is_absolute() or places.folder is None:
         return value
-    return str((Path(folder) / path).absolute())
+    return str((places.folder / path).absolute())
 
 
 class SplitSpec(Part):

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from losses import Family, LossesError, configs_dir, detector_family
 from losses.families import box_heads, model_part
 from search_server.spec.budgets import Misfit
+from search_server.spec.places import Places
 
 
-def detector_of(detector: str, folder: Path | None, why: str) -> tuple[Any, Family]:
+def detector_of(detector: str, places: Places, why: str) -> tuple[Any, Family]:
     """The config of the detector that a spec names, and its family.
 
     Args:
         detector: path of an mmdet config, or the name of a packaged one.
-        folder: that a relative path is meant from.
+        places: which files may be named.
         why: what needs to know, for the error.
 
     Raises:
@@ -25,11 +25,11 @@ def detector_of(detector: str, folder: Path | None, why: str) -> tuple[Any, Fami
     from workers import DetectorError, load_detector
     from workers.detector import parse_detector
 
-    if detector.endswith(".py"):
-        path = Path(detector) if folder is None else folder / detector
-    else:
-        path = configs_dir() / "detectors" / f"{detector}.py"
     try:
+        if detector.endswith(".py"):
+            path = places.path(detector)
+        else:
+            path = configs_dir() / "detectors" / f"{detector}.py"
         config = parse_detector(load_detector(path))
         return config, detector_family(config)
     except (DetectorError, LossesError, OSError, ValueError) as error:

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from losses import CATALOG, DefinitionError, LossDefinition
 from losses.catalog import read_definition
+from search_server.spec.places import Places
 
 
-def given_loss(value: object, folder: str | Path | None, name: str) -> str | dict[str, Any]:
+def given_loss(value: object, places: Places, name: str) -> str | dict[str, Any]:
     """What the store keeps of a given loss: the name of the catalogue, or the whole definition.
 
     A path is read here, once, so that a job depends on no file that may change later.
 
     Args:
         value: a name, a mapping, or a path ending in `.json`.
-        folder: of the spec; relative paths are meant from there. None: from the current one.
+        places: which files may be named.
         name: of a definition that has none of its own.
 
     Raises:
-        ValueError: none of these, or no loss definition.
+        ValueError: none of these, or no loss definition; or a file that may not be named.
     """
     try:
         if isinstance(value, Mapping):
             return LossDefinition.from_json({"name": name, **value}).to_json()
         if isinstance(value, str) and value.endswith(".json") and "\0" not in value:
-            return read_definition(Path(folder or ".") / value).to_json()
+            return read_definition(places.path(value)).to_json()
     except (DefinitionError, TypeError) as error:
         raise ValueError(f"it must be a loss definition: {error}") from error
     if not isinstance(value, str) or value not in CATALOG:

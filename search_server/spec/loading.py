@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,9 +14,11 @@ from pydantic_core import ErrorDetails
 from search_server.errors import SpecError
 from search_server.spec.budgets import Misfit
 from search_server.spec.models import JobSpec
+from search_server.spec.places import CONTEXT, Places
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 32
+MAX_BITS = 1024
 
 
 def load_spec(path: str | Path) -> JobSpec:
@@ -61,15 +63,38 @@ def check_spec(data: Mapping[str, Any], source: object, folder: Path | None = No
     Raises:
         SpecError: for the first thing that is wrong; more of them are counted.
     """
+    found = spec_or_problems(data, source, Places(folder))
+    if isinstance(found, JobSpec):
+        return found
+    first = found[0]
+    raise SpecError(source, first.field, first.value, first.allowed + _and(len(found) - 1))
+
+
+def spec_or_problems(
+    data: Mapping[str, Any], source: object, places: Places
+) -> JobSpec | list[SpecError]:
+    """The job spec in plain data, or all that is wrong with it, at least one.
+
+    Fields that do not fit each other are looked for once every field is right by itself.
+
+    Args:
+        places: which files it may name.
+    """
     try:
-        return JobSpec.model_validate(dict(data), context={"folder": folder})
+        return JobSpec.model_validate(dict(data), context={CONTEXT: places})
     except ValidationError as error:
-        details = [
-            detail
-            for detail in error.errors(include_url=False)
-            if detail["type"] != "default_factory_not_called"  # only follows from another one
-        ]
-        raise explained(details[0], source, len(details) - 1) from None
+        details = error.errors(include_url=False)
+        return [explained(detail, source) for detail in details if not _follows(detail, details)]
+
+
+def _follows(detail: ErrorDetails, all_of_them: Sequence[ErrorDetails]) -> bool:
+    """Whether something is wrong only because something else is: a value that would follow from
+    another one, a list that is too short without its wrong items."""
+    place = detail["loc"]
+    return detail["type"] == "default_factory_not_called" or (
+        detail["type"] == "too_short"
+        and any(len(e["loc"]) > len(place) and e["loc"][: len(place)] == place for e in all_of_them)
+    )
 
 
 def read_yaml(content: str | bytes, source: object) -> object:
@@ -141,11 +166,22 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _whole_number(loader: yaml.SafeLoader, node: Any) -> int:
+    """Refuse a number of more digits than Python would write: no error could show it."""
+    value = int(loader.construct_yaml_int(node))
+    if value.bit_length() > MAX_BITS:
+        raise yaml.constructor.ConstructorError(
+            None, None, f"a number of more than {MAX_BITS} bits", node.start_mark
+        )
+    return value
+
+
 # A date is text here; sets, ordered maps and binaries are not read.
 _PREFIX = "tag:yaml.org,2002:"
 _PLAIN = (f"{_PREFIX}{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map"))
 _Loader.yaml_constructors = {
     **{tag: yaml.SafeLoader.yaml_constructors[tag] for tag in (None, *_PLAIN)},
+    f"{_PREFIX}int": _whole_number,
     f"{_PREFIX}timestamp": yaml.SafeLoader.construct_yaml_str,
 }
 
@@ -162,9 +198,11 @@ def explained(error: ErrorDetails, source: object, more: int = 0) -> SpecError:
         allowed = f"there is no such field{_similar(error['loc'])}"
     elif error["type"] == "missing":
         value, allowed = "nothing", f"the field {field} must be given"
-    if more > 0:
-        allowed += f" (and {more} more {'problem' if more == 1 else 'problems'})"
-    return SpecError(source, field, value, allowed)
+    return SpecError(source, field, value, allowed + _and(more))
+
+
+def _and(more: int) -> str:
+    return f" (and {more} more {'problem' if more == 1 else 'problems'})" if more > 0 else ""
 
 
 def _is_variant(part: int | str) -> bool:

@@ -11,6 +11,7 @@ from search_server.spec.branches import BRANCHES, AnySearcher, Branches, BranchS
 from search_server.spec.budgets import Funnel, Limits, Part, Resources, Seed
 from search_server.spec.consistency import check, check_companions
 from search_server.spec.data import PACKAGED, DataSpec, Text, resolved
+from search_server.spec.places import places_of
 from search_server.spec.policy import PapSpec, PolicySearcher
 from search_server.spec.trees import Searcher
 from search_server.spec.tuning import HandmadeSpec, TuningSearcher, spelt_out_tuning
@@ -74,8 +75,8 @@ class JobSpec(Part):
     @model_validator(mode="before")
     @classmethod
     def _spelt_out(cls, data: Any, info: ValidationInfo) -> Any:
-        folder = (info.context or {}).get("folder")
-        return spelt_out_tuning(spelt_out(data, folder), folder)
+        places = places_of(info)
+        return spelt_out_tuning(spelt_out(data, places), places)
 
     @field_validator("name")
     @classmethod

@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator,
 
 from search_server.spec.budgets import Part, Probability
 from search_server.spec.given_losses import given_loss
+from search_server.spec.places import places_of
 
 
 class Depth(Part):
@@ -141,9 +142,9 @@ class Searcher(Part):
     def _resolve(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, list | tuple):
             return value
-        folder = (info.context or {}).get("folder")
+        places = places_of(info)
         return [
-            given_loss(given, folder, f"named-{number}") if _is_definition(given) else given
+            given_loss(given, places, f"named-{number}") if _is_definition(given) else given
             for number, given in enumerate(value, 1)
         ]
 

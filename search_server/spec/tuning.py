@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -13,6 +12,7 @@ from search_server.handmade_losses import HANDMADE_LOSSES, usual_losses
 from search_server.spec.budgets import Misfit, Part
 from search_server.spec.data import PACKAGED
 from search_server.spec.detector_head import box_weight, detector_of
+from search_server.spec.places import Places
 from search_server.spec.trees import NamedLoss
 
 HANDMADE = "handmade"
@@ -93,7 +93,7 @@ class HandmadeSpec(Part):
         return self
 
 
-def spelt_out_tuning(data: Any, folder: Path | None) -> Any:
+def spelt_out_tuning(data: Any, places: Places) -> Any:
     """A spec with what a tuning takes from the detector's head, where the spec does not say it.
 
     The detector's config is read only where something is left open. What is stored is spelt out,
@@ -101,7 +101,7 @@ def spelt_out_tuning(data: Any, folder: Path | None) -> Any:
 
     Args:
         data: a spec as it was written, anything; what is wrong with it is left to the fields.
-        folder: that relative paths are meant from.
+        places: which files may be named.
 
     Raises:
         Misfit: the detector cannot be read, or a loss does not fit its head.
@@ -123,7 +123,7 @@ def spelt_out_tuning(data: Any, folder: Path | None) -> Any:
     needed = [branch.get(field) for branch in tuned.values() for field in ("losses", "loss_weight")]
     if None not in (*needed, searcher.get("centerness")):
         return data
-    config, family = detector_of(detector, folder, "a tuning")
+    config, family = detector_of(detector, places, "a tuning")
     weights = {"cls": 1.0, "bbox": box_weight(config, family)}
     filled: dict[str, Any] = {}
     for name, branch in tuned.items():

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from primitives import SPACES
 from search_server.spec.data import PACKAGED
 from search_server.spec.detector_head import detector_of
+from search_server.spec.places import Places
 
 AUTOLOSS_ZERO = "autoloss_zero"
 
 
-def spelt_out(data: Any, folder: Path | None) -> Any:
+def spelt_out(data: Any, places: Places) -> Any:
     """A spec with the branches that its `search_space` stands for, where it gives none itself.
 
     Which classification space it is depends on the detector's head, so the detector's config is
@@ -33,7 +33,7 @@ def spelt_out(data: Any, folder: Path | None) -> Any:
         return data
     if not detector.endswith(".py") and not PACKAGED.fullmatch(detector):
         return data
-    _, family = detector_of(detector, folder, "search_space")
+    _, family = detector_of(detector, places, "search_space")
     cls: dict[str, Any] = {"space": f"{AUTOLOSS_ZERO}_{family.cls_space}"}
     if cls["space"].endswith("binary_cls"):
         cls["alpha"] = None  # the expression is the whole loss
