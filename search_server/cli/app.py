@@ -20,6 +20,7 @@ from search_server.cli.metrics import metrics
 from search_server.cli.noise import noise
 from search_server.cli.publish import publish
 from search_server.cli.search import resume, search
+from search_server.cli.serve import serve, token
 from search_server.cli.stages import stages
 from search_server.cli.submit import submit
 from search_server.cli.train import train
@@ -78,11 +79,13 @@ for _command, _panel in (
     (compare, RESULTS),
     (publish, RESULTS),
     (train, RESULTS),
+    (serve, RESULTS),
     (metrics, UPKEEP),
     (maintenance.gc, UPKEEP),
     (maintenance.doctor, UPKEEP),
 ):
     app.command(rich_help_panel=_panel)(_command)
 app.add_typer(table.app, name="table", rich_help_panel=RESULTS)
+app.add_typer(token, name="token", rich_help_panel=UPKEEP)
 app.add_typer(data.app, name="data", rich_help_panel=UPKEEP)
 app.add_typer(maintenance.db, name="db", rich_help_panel=UPKEEP)

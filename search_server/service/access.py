@@ -108,13 +108,13 @@ def needs(role: Role) -> Callable[..., Caller]:
             raise refused(
                 request, 403, f"this needs the role {role}; the token has the role {caller.role}"
             )
+        request.state.caller = caller
         if request.method not in SAFE:
             check_origin(request)
             if caller.cookie and not request.url.path.startswith("/api/"):
                 return caller  # a form: its word is in the body, see `pages.forms`
             if caller.cookie and not _has_word(request, request.headers.get(CSRF_HEADER)):
                 raise refused(request, 403, f"the header {CSRF_HEADER} is missing or wrong")
-        request.state.caller = caller
         return caller
 
     check.__name__ = f"needs_{role}"

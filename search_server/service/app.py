@@ -11,15 +11,18 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from search_server.errors import SearchError
 from search_server.service import api, pages
+from search_server.service.checking import Checker
 from search_server.service.job_view import job_view
 from search_server.service.limits import Limits
 from search_server.service.middleware import Guard
 from search_server.service.models import progress_of
-from search_server.service.problems import FieldProblem, Problem, answer, of_search
+from search_server.service.problems import FieldProblem, Problem, answer, of_search, told
+from search_server.service.reconciler import Reconciler
 from search_server.service.settings import ServiceSettings
 from search_server.service.state import Service
 from search_server.service.streams import Streams
@@ -28,19 +31,31 @@ from search_server.store import Store
 STATIC = Path(__file__).with_name("static")
 
 
-def make_app(store: Store, settings: ServiceSettings, *, tokens_wanted: bool) -> FastAPI:
+def make_app(
+    store: Store,
+    settings: ServiceSettings,
+    *,
+    tokens_wanted: bool,
+    reconciler: Reconciler | None = None,
+) -> FastAPI:
     """The application over an open store.
 
     Args:
         tokens_wanted: whether every request has to show a token.
+        reconciler: runs what is submitted, while the application lives; None: somebody else does.
     """
-    limits = Limits(settings.bounds)
+    limits, checker = Limits(settings.bounds), Checker()
     streams = Streams(lambda job_id: progress_of(job_view(store, job_id)).model_dump(mode="json"))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if reconciler is not None:
+            checker.start()
+            reconciler.start()
         yield
         await streams.close()
+        if reconciler is not None:
+            await run_in_threadpool(reconciler.stop)
 
     app = FastAPI(
         title="Lossforge",
@@ -51,7 +66,8 @@ def make_app(store: Store, settings: ServiceSettings, *, tokens_wanted: bool) ->
         redoc_url=None,
         openapi_url="/api/openapi.json",
     )
-    app.state.service = Service(store, settings, limits, streams, tokens_wanted)
+    wake = (lambda: None) if reconciler is None else reconciler.wake
+    app.state.service = Service(store, settings, limits, streams, tokens_wanted, checker, wake)
     app.include_router(api.router)
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
@@ -70,6 +86,8 @@ def _handle_errors(app: FastAPI) -> None:
             "accept", ""
         ):
             return answer(problem)
+        if problem.status == 401:
+            return pages.asked_to_log_in(request, problem)
         return pages.error_page(request, problem)
 
     async def of_problem(request: Request, error: Exception) -> Response:
@@ -91,8 +109,8 @@ def _handle_errors(app: FastAPI) -> None:
         found = [
             FieldProblem(
                 field=".".join(str(part) for part in each["loc"][1:]),
-                value=str(each.get("input"))[:120],
-                allowed=each["msg"],
+                value=told(each.get("input")),
+                allowed=told(each["msg"], 1000),
             )
             for each in error.errors()
         ]

@@ -105,9 +105,9 @@ def job_view(store: Store, job_id: str) -> JobView:
         funnel,
         trials,
         running,
-        _seconds_left(record.spec, told, trials, record.started_at),
+        seconds_left(told, record.spec.get("candidates")),
         attempts,
-        "" if request is None or request.settled else request.note,
+        "" if request is None else request.note,
     )
 
 
@@ -115,15 +115,14 @@ def _ended(trials: Mapping[str, Mapping[str, int]], stage: str) -> int:
     return sum(count for state, count in trials.get(stage, {}).items() if state in ENDED)
 
 
-def _seconds_left(
-    spec: Mapping[str, Any],
-    told: JobSummary,
-    trials: Mapping[str, Mapping[str, int]],
-    started: datetime | None,
-) -> float | None:
-    """As long as it took so far, by the share of its candidates that it still has to make."""
-    if told.state != "running" or started is None or told.candidates < 2:
+def seconds_left(told: JobSummary, candidates: int | None) -> float | None:
+    """As long as it took so far, by the share of its candidates that it still has to make.
+
+    Args:
+        candidates: how many it will make; None where its spec does not say.
+    """
+    if told.state != "running" or told.started_at is None or told.candidates < 2 or not candidates:
         return None
-    share = min(1.0, told.candidates / max(1, int(spec.get("candidates", 1))))
-    took = (datetime.now(UTC) - started).total_seconds()
+    share = min(1.0, told.candidates / candidates)
+    took = (datetime.now(UTC) - told.started_at).total_seconds()
     return took * (1.0 - share) / share

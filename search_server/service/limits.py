@@ -13,6 +13,8 @@ from limits.strategies import FixedWindowRateLimiter
 from search_server.service.problems import Problem
 from search_server.service.settings import Bounds
 
+MANY = 20
+
 
 class Limits:
     """Counts requests and streams of this process; tells who is over a bound when to come back."""
@@ -22,10 +24,16 @@ class Limits:
         self._window = FixedWindowRateLimiter(MemoryStorage())
         self._requests = RateLimitItemPerMinute(bounds.requests)
         self._changes = RateLimitItemPerMinute(bounds.changes)
+        self._machine = RateLimitItemPerMinute(MANY * bounds.requests)
         self._open: Counter[str] = Counter()
 
-    def count(self, caller: str, *, change: bool) -> None:
+    def count(self, caller: str, machine: str, *, change: bool) -> None:
         """Count a request.
+
+        Args:
+            caller: by what it shows.
+            machine: that it comes from. All its callers together may ask `MANY` times as often as
+                one, for who shows something else each time is nobody else.
 
         Raises:
             Problem: 429, too many in this minute.
@@ -33,6 +41,8 @@ class Limits:
         fits = self._window.hit(self._requests, "requests", caller)
         if fits and change:
             fits = self._window.hit(self._changes, "changes", caller)
+        if fits and machine != caller:
+            fits = self._window.hit(self._machine, "machine", machine)
         if not fits:
             most = self._bounds.changes if change else self._bounds.requests
             raise Problem(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import MutableMapping
@@ -30,6 +32,7 @@ HEADERS = {
 }
 """plotly writes style elements of its own, hence inline styles; scripts are files of ours only."""
 LONGEST_QUERY = 8192
+BODY_SECONDS = 20.0
 PROBED = ("/healthz", "/readyz")  # by who looks after processes, as often as it likes
 
 
@@ -61,11 +64,15 @@ class Guard:
 
         try:
             self._check(scope)
-            await self._app(scope, self._bounded(receive), sending)
+            body = await self._body(scope, receive)
+            if body is not None:
+                await self._app(scope, _replayed(body, receive), sending)
         except Problem as problem:
             await self._refuse(scope, told, problem, sending)
         except Exception:
             log.exception("an answer to %s %a failed", scope["method"], scope["path"][:200])
+            if told["status"]:
+                raise  # it has begun: the server cuts it off, so that nobody takes it for whole
             inside = Problem(500, "something failed inside; the service's log says what")
             await self._refuse(scope, told, inside, sending)
         finally:
@@ -76,7 +83,7 @@ class Guard:
         self, scope: Scope, told: MutableMapping[str, Any], problem: Problem, send: Send
     ) -> None:
         if told["status"]:
-            return  # an answer has begun: all that is left is to end it
+            raise problem  # an answer has begun, see above
         log.warning(
             "refused %d %s %a: %s",
             problem.status, scope["method"], scope["path"][:200], problem.detail,
@@ -93,34 +100,63 @@ class Guard:
             raise Problem(414, f"the query is longer than {LONGEST_QUERY} bytes")
         if scope["path"] not in PROBED:
             change = scope["method"] not in ("GET", "HEAD", "OPTIONS")
-            self._limits.count(_sender(scope), change=change)
+            self._limits.count(*_sender(scope), change=change)
         length = Headers(scope=scope).get("content-length", "0")
-        if not length.isdigit() or int(length[:20]) > self._most:
+        if not (length.isascii() and length.isdigit()) or int(length[:20]) > self._most:
             raise self._too_large()
 
-    def _bounded(self, receive: Receive) -> Receive:
-        """Counts a body that does not say how long it is."""
-        so_far = 0
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body, which is small; None: whoever sent it is gone.
 
-        async def receiving() -> Message:
-            nonlocal so_far
-            message = await receive()
-            so_far += len(message.get("body", b""))
-            if so_far > self._most:
-                raise self._too_large()
-            return message
+        It is read here, so that one that is too long, or does not come, is refused as such whatever
+        would have read it.
 
-        return receiving
+        Raises:
+            Problem: 413, 408.
+        """
+        headers = Headers(scope=scope)
+        if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+            return b""
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        return None
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > self._most:
+                        raise self._too_large()
+                    if not message.get("more_body", False):
+                        return b"".join(parts)
+        except TimeoutError:
+            raise Problem(408, f"the body did not come within {BODY_SECONDS:g} s") from None
 
     def _too_large(self) -> Problem:
         return Problem(413, f"the body is larger than {self._most} bytes")
 
 
-def _sender(scope: Scope) -> str:
-    """Whom a request is counted for: its token, else the machine that it comes from."""
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """What an application receives: the body, and after it whatever comes."""
+    given = False
+
+    async def receiving() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receiving
+
+
+def _sender(scope: Scope) -> tuple[str, str]:
+    """Whom a request is counted for: by what it shows, and by the machine that it comes from."""
     headers = Headers(scope=scope)
-    given = headers.get("authorization")
-    if given is not None:
-        return f"token {given[-16:]}"
     client = scope.get("client")
-    return f"from {client[0] if client else '-'}"
+    machine = f"from {client[0] if client else '-'}"
+    shown = headers.get("authorization") or headers.get("cookie")
+    if shown is None:
+        return machine, machine
+    return hashlib.sha256(shown.encode()).hexdigest()[:16], machine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from search_server.errors import JobError, SearchError, SpecError, StoreAway
+from search_server.errors import IllegalMove, JobError, SearchError, SpecError, StoreAway
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+_PLACES = re.compile(r"(?<![\w./<])(?:sqlite://|postgresql\S*://)?/(?:[\w.@+~-]+/)+[\w.@+~-]*")
 
 
 class FieldProblem(BaseModel):
@@ -49,7 +51,7 @@ class Problem(Exception):  # noqa: N818 - what RFC 9457 calls it
         errors: Sequence[FieldProblem] = (),
         headers: dict[str, str] | None = None,
     ) -> None:
-        self.status, self.detail, self.errors = status, detail, tuple(errors)
+        self.status, self.detail, self.errors = status, told(detail, 2000), tuple(errors)
         self.headers = headers
         super().__init__(detail)
 
@@ -61,29 +63,38 @@ class Problem(Exception):  # noqa: N818 - what RFC 9457 calls it
         )
 
 
-def of_spec(error: SpecError) -> Problem:
-    """A spec that cannot be used: says which field, without the source's name."""
-    found = FieldProblem(field=error.field, value=_cut(error.value), allowed=error.allowed)
-    place = f"{error.field}: " if error.field else ""
-    return Problem(422, f"{place}{found.value} is not allowed here; {error.allowed}", [found])
+def of_specs(found: Sequence[SpecError]) -> Problem:
+    """A spec that cannot be used: says which fields, without the source's name."""
+    fields = [
+        FieldProblem(field=each.field, value=told(each.value), allowed=told(each.allowed, 1000))
+        for each in found
+    ]
+    first = fields[0]
+    place = f"{first.field}: " if first.field else ""
+    more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
+    return Problem(422, f"{place}{first.value} is not allowed here; {first.allowed}{more}", fields)
 
 
 def of_search(error: SearchError) -> Problem:
     """Any other error of this package, in so far as it is the caller's business."""
     if isinstance(error, SpecError):
-        return of_spec(error)
+        return of_specs([error])
     if isinstance(error, StoreAway):
         return Problem(
             503, "the store does not answer for the moment", headers={"Retry-After": "5"}
         )
-    if isinstance(error, JobError):
-        return Problem(409, str(error))
+    if isinstance(error, JobError | IllegalMove):
+        return Problem(409, told(str(error), 1000))
     log.error("the store or a part of it failed: %s", error)
     return Problem(500, "something failed inside; the service's log says what")
 
 
-def _cut(value: object, limit: int = 120) -> str:
+def told(value: object, limit: int = 120) -> str:
+    """Text of a value that may be anybody's: cut, without half characters, which no answer can
+    carry, and without places of this machine's files."""
     text = value if isinstance(value, str) else repr(value)
+    text = text[: 4 * limit].encode("utf-8", "backslashreplace").decode()
+    text = _PLACES.sub("(a file)", text)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 

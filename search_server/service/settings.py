@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from losses import configs_dir
 from search_server.errors import ServiceError, SpecError
-from search_server.spec.data import DataSpec
+from search_server.spec.data import PACKAGED, DataSpec, resolved
 from search_server.spec.loading import read_yaml
+from search_server.spec.places import CONTEXT, Places
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]", "::1")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,99}$")]
@@ -60,6 +68,26 @@ class Bounds(Section):
     waiting_jobs: Positive = 100
 
 
+class Most(Section):
+    """What a submitted spec may ask for at most; null: as much as it likes.
+
+    Attributes:
+        cpus, gpus, memory_gb, threads, processes: of one trial, see `resources` of a spec.
+        candidates: of a search.
+        trial_steps: of one trial of any stage.
+        job_hours: a spec has to say `limits.job_hours` then.
+    """
+
+    cpus: Annotated[float, Field(gt=0)] | None = None
+    gpus: Annotated[float, Field(ge=0)] | None = None
+    memory_gb: Annotated[float, Field(gt=0)] | None = None
+    threads: Positive | None = None
+    processes: Positive | None = None
+    candidates: Positive | None = None
+    trial_steps: Positive | None = None
+    job_hours: Annotated[float, Field(gt=0)] | None = None
+
+
 class ServiceSettings(Section):
     """The whole file.
 
@@ -70,7 +98,7 @@ class ServiceSettings(Section):
         detectors: what a submitted spec may say as `detector`: names of packaged ones, or patterns
             such as `digits/*`; or a mapping of a name to a packaged one or to a config's path.
         data: what it may say as `data`: names, and what stands for each.
-        runs, bounds: see there.
+        runs, bounds, most: see there.
     """
 
     hosts: tuple[str, ...] = ()
@@ -81,6 +109,20 @@ class ServiceSettings(Section):
     data: dict[Name, Literal["digits"] | DataSpec] = Field(default={"digits": "digits"})
     runs: Runs = Runs()
     bounds: Bounds = Bounds()
+    most: Most = Most()
+
+    @field_validator("detectors")
+    @classmethod
+    def _configs(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        for name, given in value.items():
+            if not (PACKAGED.fullmatch(given) or given.endswith(".py")):
+                raise ValueError(f"{name}: it must be a packaged detector, or a config (*.py)")
+        return {
+            name: given if PACKAGED.fullmatch(given) else resolved(given, info)
+            for name, given in value.items()
+        }
 
     @field_validator("data")
     @classmethod
@@ -113,7 +155,7 @@ def load_settings(path: Path) -> ServiceSettings:
     """
     try:
         data = read_yaml(path.read_bytes(), path)
-        context = {"folder": path.absolute().parent}
+        context = {CONTEXT: Places(path.absolute().parent)}
         return ServiceSettings.model_validate(data or {}, context=context)
     except OSError as error:
         raise ServiceError(f"{path}: cannot be read ({error.strerror})") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from fastapi import Request
 from search_server.service.settings import ServiceSettings
 
 if TYPE_CHECKING:
+    from search_server.service.checking import Checker
     from search_server.service.limits import Limits
     from search_server.service.streams import Streams
     from search_server.store import Store
@@ -21,6 +23,7 @@ class Service:
 
     Attributes:
         tokens_wanted: whether requests have to show one.
+        wake: has the reconciler look at once; nothing where none runs.
     """
 
     store: Store
@@ -28,6 +31,8 @@ class Service:
     limits: Limits
     streams: Streams
     tokens_wanted: bool
+    checker: Checker
+    wake: Callable[[], None]
 
 
 def service_of(request: Request) -> Service:

@@ -243,6 +243,8 @@ class RequestRecord:
         settled: the service has nothing more to do for it.
         tries: controllers that were started so far.
         note: why it does not run, for people; empty if nothing is wrong.
+        held_by, held_until: the service that sees to it at the moment, and until when by the
+            store's clock it alone may.
     """
 
     job_id: str
@@ -252,6 +254,8 @@ class RequestRecord:
     note: str
     created_at: datetime
     key: str | None = None
+    held_by: str | None = None
+    held_until: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import func, or_, select, update
 
-from search_server.store import models
+from search_server.store import convert, models
 from search_server.store.records import RequestRecord
 from search_server.store.sessions import Sessions, clock
 
@@ -65,21 +65,27 @@ class Requests(Sessions):
             return bool(taken.rowcount)  # type: ignore[attr-defined]
 
     def note_request(
-        self, job_id: str, *, note: str = "", tried: bool = False, settled: bool = False
+        self,
+        job_id: str,
+        *,
+        note: str = "",
+        tried: int = 0,
+        settled: bool = False,
+        keep: bool = False,
     ) -> None:
-        """Write down what became of a request, and let go of it."""
+        """Write down what became of a request, and let go of it.
+
+        Args:
+            tried: by how many its tries have grown; -1: the last one was none.
+            keep: do not let go of it.
+        """
         row = models.Request
+        free: dict[str, None] = {} if keep else {"held_by": None, "held_until": None}
         with self.changing() as session:
             session.execute(
                 update(row)
                 .where(row.job_id == job_id)
-                .values(
-                    note=note,
-                    tries=row.tries + int(tried),
-                    settled=settled,
-                    held_by=None,
-                    held_until=None,
-                )
+                .values(note=convert.plain(note), tries=row.tries + tried, settled=settled, **free)
             )
 
     def reopen_request(self, job_id: str, by: str) -> None:
@@ -113,5 +119,6 @@ def new_request(job_id: str, key: str | None, by: str, at: datetime) -> models.R
 
 def _record(row: models.Request) -> RequestRecord:
     return RequestRecord(
-        row.job_id, row.by, row.settled, row.tries, row.note, row.created_at, row.key
+        *(row.job_id, row.by, row.settled, row.tries, row.note, row.created_at, row.key),
+        *(row.held_by, row.held_until),
     )

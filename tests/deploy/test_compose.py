@@ -8,6 +8,8 @@ import pytest
 import yaml
 from sqlalchemy import make_url
 
+from search_server.service.settings import load_settings
+
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 TEXT = (DEPLOY / "compose.yaml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
@@ -82,7 +84,7 @@ def test_nothing_listens_beyond_this_machine() -> None:
 
 
 def test_every_ray_process_wants_and_has_the_token() -> None:
-    for name in ("head", "worker", "cli"):
+    for name in ("head", "worker", "cli", "service"):
         environment = SERVICES[name]["environment"]
         assert environment["RAY_AUTH_MODE"] == "token"
         assert environment["RAY_AUTH_TOKEN"].startswith("${RAY_AUTH_TOKEN:?")
@@ -90,7 +92,7 @@ def test_every_ray_process_wants_and_has_the_token() -> None:
 
 def test_the_store_is_the_compose_files_own_postgres() -> None:
     database = SERVICES["postgres"]["environment"]
-    for name in ("head", "worker", "cli", "metrics"):
+    for name in ("head", "worker", "cli", "metrics", "service"):
         url = make_url(VARIABLE.sub("secret", SERVICES[name]["environment"]["LOSSFORGE_STORE"]))
         assert url.get_backend_name() == "postgresql"
         assert url.host == "postgres"
@@ -108,7 +110,7 @@ def test_volumes_are_declared_and_files_are_there() -> None:
                 assert source in COMPOSE["volumes"], source
 
 
-@pytest.mark.parametrize("name", ["head", "worker", "metrics", "cli"])
+@pytest.mark.parametrize("name", ["head", "worker", "metrics", "service", "cli"])
 def test_our_containers_can_do_little(name: str) -> None:
     assert SERVICES[name]["cap_drop"] == ["ALL"]
     assert SERVICES[name]["security_opt"] == ["no-new-privileges:true"]
@@ -118,3 +120,9 @@ def test_our_containers_can_do_little(name: str) -> None:
 def test_the_gpu_file_changes_only_what_is_there() -> None:
     more = yaml.safe_load((DEPLOY / "compose.cuda.yaml").read_text())
     assert more["services"].keys() <= SERVICES.keys()
+
+
+def test_the_services_settings_are_such() -> None:
+    settings = load_settings(DEPLOY / "service.yaml")
+    assert settings.runs.where == "http://head:8265"
+    assert settings.allowed_detectors()

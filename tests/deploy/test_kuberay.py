@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from typer.main import get_command
 
 from search_server.cli.app import app
+from search_server.service.settings import ServiceSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "deploy" / "kuberay"
@@ -37,7 +38,7 @@ def cluster(name: str) -> dict[str, Any]:
 def pods(name: str) -> Iterator[dict[str, Any]]:
     """The pod specs of a file."""
     for document in documents(name):
-        spec = document["spec"]
+        spec = document.get("spec", {})
         spec = spec.get("rayClusterSpec", spec)
         if "headGroupSpec" in spec:
             for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
@@ -168,7 +169,7 @@ def test_the_store_is_given_wherever_the_controller_may_run(name: str) -> None:
 
 
 def test_selectors_find_their_pods() -> None:
-    for name in ("postgres.yaml", "metrics.yaml"):
+    for name in ("postgres.yaml", "metrics.yaml", "service.yaml"):
         by_kind = {document["kind"]: document for document in documents(name)}
         runs = by_kind.get("Deployment") or by_kind["StatefulSet"]
         labels = runs["spec"]["template"]["metadata"]["labels"].items()
@@ -178,3 +179,12 @@ def test_selectors_find_their_pods() -> None:
             port["name"] for port in runs["spec"]["template"]["spec"]["containers"][0]["ports"]
         }
         assert {port["targetPort"] for port in by_kind["Service"]["spec"]["ports"]} <= ports
+
+
+def test_the_services_settings_are_such() -> None:
+    by_kind = {document["kind"]: document for document in documents("service.yaml")}
+    given = yaml.safe_load(by_kind["ConfigMap"]["data"]["service.yaml"])
+    settings = ServiceSettings.model_validate(given)
+    (head,) = documents("raycluster.yaml")
+    assert settings.runs.where == f"http://{head['metadata']['name']}-head-svc:8265"
+    assert settings.https

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool as in_thread
+from starlette.types import Receive, Scope, Send
 
 from search_server.errors import JobError
 from search_server.overview import job_page
@@ -70,17 +72,37 @@ async def events(request: Request, caller: Reader, job_id: JobId) -> StreamingRe
     service = service_of(request)
     await in_thread(seen, request, job_id)
     held = service.limits.stream(caller.name or (request.client.host if request.client else "-"))
-    held.__enter__()
-
-    async def told() -> AsyncIterator[str]:
-        try:
-            async for event in service.streams.events(job_id):
-                yield event
-        finally:
-            held.__exit__(None, None, None)
-
     headers = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
-    return StreamingResponse(told(), media_type="text/event-stream", headers=headers)
+    return HeldStream(held, service.streams.events(job_id), headers=headers)
+
+
+class HeldStream(StreamingResponse):
+    """An event stream that counts as open until it has ended, even if nobody was there to hear its
+    beginning.
+
+    Args:
+        held: what it holds meanwhile.
+
+    Raises:
+        Problem: 429, too many are open.
+    """
+
+    def __init__(
+        self,
+        held: AbstractContextManager[None],
+        events: AsyncIterator[str],
+        headers: dict[str, str],
+    ) -> None:
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._held = held
+        held.__enter__()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._held.__exit__(None, None, None)
 
 
 def seen(request: Request, job_id: str) -> JobView:

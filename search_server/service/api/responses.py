@@ -11,6 +11,7 @@ _WORDS = {
     401: "no token, or one that is not known",
     403: "the token's role does not suffice, or a browser was tricked into asking",
     404: "there is no such thing",
+    408: "the body did not come in time",
     409: "not in this state",
     413: "the body is too large",
     414: "the query is too long",
@@ -19,7 +20,7 @@ _WORDS = {
     429: "too many requests, or open streams",
     503: "the store does not answer for the moment",
 }
-EVERYWHERE = (401, 403, 413, 414, 422, 429, 503)
+EVERYWHERE = (401, 403, 408, 413, 414, 422, 429, 503)
 
 
 def problems(*more: int) -> dict[int | str, dict[str, Any]]:
