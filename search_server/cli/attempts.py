@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search_server.cli.options import JobArgument, JsonOption, StoreOption, job_id, open_store
+from search_server.cli.options import (
+    JobArgument,
+    JsonOption,
+    ServerOption,
+    StoreOption,
+    job_id,
+    open_store,
+    server_url,
+)
 
 if TYPE_CHECKING:
     from search_server.job_status import JobStatus
@@ -16,6 +24,7 @@ if TYPE_CHECKING:
 def status(
     job: JobArgument = None,
     store: StoreOption = None,
+    server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """How a job is: its state in the store, its progress, and what Ray says of its attempt.
@@ -24,6 +33,11 @@ def status(
     """
     from search_server.cli.output import print_json, stdout_kept
 
+    if (url := server_url(server, store)) is not None:
+        from search_server.cli import remote
+
+        remote.status(url, job, as_json)
+        return
     with open_store(store) as opened:
         name = job_id(opened, job)
         with stdout_kept():
@@ -98,6 +112,7 @@ def cancel(
         ),
     ] = 30.0,
     store: StoreOption = None,
+    server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """End a job for good. What is finished stays in the store, and later jobs take it over.
@@ -106,6 +121,11 @@ def cancel(
     """
     from search_server.cli.output import one_line, print_json, stdout_kept
 
+    if (url := server_url(server, store)) is not None:
+        from search_server.cli import remote
+
+        remote.cancel(url, job, as_json)
+        return
     with open_store(store) as opened:
         with stdout_kept():
             from search_server.attempts import cancel as end

@@ -12,9 +12,11 @@ from search_server.cli.options import (
     JobArgument,
     JsonOption,
     Precision,
+    ServerOption,
     StoreOption,
     job_id,
     open_store,
+    server_url,
 )
 
 if TYPE_CHECKING:
@@ -48,17 +50,27 @@ def export(
     ] = Precision.float32,
     compile_loss: CompileOption = False,
     store: StoreOption = None,
+    server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the best loss of a job as an mmdet config that trains through plain mmengine.
 
-    The config is loaded and built in a clean process before it gets its name.
+    The config is loaded and built in a clean process before it gets its name. One of a service
+    (--server) is not; it names no data of the service's machine, but a folder `data`.
 
     Example: lossforge export digits-atss-1 -o best.py
     """
-    from search_server.cli.output import one_line, print_json, stdout_kept
+    from search_server.cli.output import stdout_kept
     from search_server.errors import JobError
 
+    if (url := server_url(server, store)) is not None:
+        from search_server.cli import remote
+
+        if compile_loss or precision is not Precision.float32:
+            raise JobError("a service exports in float32, not compiled; leave these options out")
+        of, files = remote.export(url, job, candidate, output, standalone=standalone, force=force)
+        _say_files(of, files, as_json=as_json)
+        return
     chosen: int | str | None = candidate
     if candidate is not None and ":" in candidate:
         named, _, index = candidate.rpartition(":")
@@ -81,6 +93,12 @@ def export(
             )  # fmt: skip
         if candidate in (None, "best"):
             _say_what_is_better(opened, of)
+    _say_files(of, files, as_json=as_json)
+
+
+def _say_files(of: str, files: list[Path], *, as_json: bool) -> None:
+    from search_server.cli.output import one_line, print_json
+
     if as_json:
         print_json({"job": of, "files": [file.absolute() for file in files]})
         return

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search_server.cli.options import JsonOption, StoreOption, candidate_id, open_store
+from search_server.cli.options import (
+    JsonOption,
+    ServerOption,
+    StoreOption,
+    candidate_id,
+    open_store,
+    server_url,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,6 +48,7 @@ def jobs(
         JobStateFilter | None, typer.Option(help="Only jobs in this state.", show_default=False)
     ] = None,
     store: StoreOption = None,
+    server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the jobs, the newest first: state, candidates, best AP beside the baseline's.
@@ -50,9 +58,18 @@ def jobs(
 
     Example: lossforge jobs --state interrupted
     """
-    from search_server.cli.output import age, console, plain, points, print_json, table
+    from search_server.cli.output import print_json
     from search_server.overview import summaries
 
+    if (url := server_url(server, store)) is not None:
+        from search_server.cli import remote
+
+        if job is not None:
+            remote.status(url, job, as_json)
+            return
+        told, answered = remote.jobs(url, None if state is None else state.value)
+        print_json({"jobs": answered}) if as_json else _print_jobs(told, state)
+        return
     if job is not None:
         with open_store(store) as opened:
             _one_job(opened, job, as_json)
@@ -62,6 +79,12 @@ def jobs(
     if as_json:
         print_json({"jobs": found})
         return
+    _print_jobs(found, state)
+
+
+def _print_jobs(found: list[JobSummary], state: JobStateFilter | None) -> None:
+    from search_server.cli.output import age, console, plain, points, table
+
     out = console()
     if not found:
         out.print("No jobs." if state is None else f"No jobs that are {state.value}.")
@@ -162,6 +185,7 @@ def show(
         typer.Option(help="The job, when CANDIDATE is an INDEX; default: the newest."),
     ] = None,
     store: StoreOption = None,
+    server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show one candidate: its loss in full, where it comes from, and all its trials.
@@ -171,6 +195,11 @@ def show(
     from search_server.cli.output import print_json
     from search_server.leaderboard import leaderboard_row
 
+    if (url := server_url(server, store)) is not None:
+        from search_server.cli import remote
+
+        remote.show(url, candidate, job, as_json)
+        return
     with open_store(store) as opened:
         job_id, index = candidate_id(opened, candidate, job)
         record = opened.candidate(job_id, index)
@@ -180,12 +209,13 @@ def show(
         row_part = {name: getattr(row, name) for name in ("deviation", "difference", "judged")}
         print_json({"job": job_id, "candidate": record, **row_part, "trials": trials})
         return
-    _print(job_id, record, row, trials)
+    print_candidate(job_id, record, row, trials)
 
 
-def _print(
+def print_candidate(
     job_id: str, record: CandidateRecord, row: LeaderboardRow, trials: list[TrialRecord]
 ) -> None:
+    """One candidate in full, for people."""
     import json
 
     from search_server.cli.formula import Formula

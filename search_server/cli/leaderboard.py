@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search_server.cli.options import JsonOption, StoreOption, open_store
+from search_server.cli.options import (
+    JsonOption,
+    ServerOption,
+    StoreOption,
+    open_store,
+    server_url,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -45,6 +51,7 @@ def leaderboard(
         typer.Option("--pareto", help="Only the front: those better than all that are no larger."),
     ] = False,
     store: StoreOption = None,
+    server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the best losses: AP, difference to the baseline paired by seed, and the formulas.
@@ -58,6 +65,14 @@ def leaderboard(
     from search_server.cli.output import console, print_json
     from search_server.leaderboard import leaderboard as query
 
+    if (url := server_url(server, store)) is not None:
+        from search_server.cli import remote
+
+        chosen = None if state is None else state.value
+        remote.leaderboard(
+            url, job, limit=limit, offset=offset, state=chosen, pareto=pareto, as_json=as_json
+        )
+        return
     with open_store(store) as opened:
         groups = query(
             opened,
@@ -90,10 +105,11 @@ def leaderboard(
     for number, group in enumerate(groups):
         if number:
             out.print()
-        _print_group(out, group, one_job=job is not None)
+        print_group(out, group, one_job=job is not None)
 
 
-def _print_group(out: Any, group: LeaderboardGroup, *, one_job: bool) -> None:
+def print_group(out: Any, group: LeaderboardGroup, *, one_job: bool) -> None:
+    """Candidates that can be compared, for people."""
     from search_server.cli.output import plain
 
     trained = described(group.spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,16 @@ StoreOption = Annotated[
         metavar="URL",
         help="The store: a path, or a URL (sqlite:///..., postgresql://...). Default: "
         "$LOSSFORGE_STORE, else lossforge.db in Lossforge's home folder.",
+        show_default=False,
+    ),
+]
+ServerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        help="Ask the service there (`lossforge serve`) instead of a store; $LOSSFORGE_TOKEN holds "
+        "its token. Default: $LOSSFORGE_SERVER, where --store is not given.",
         show_default=False,
     ),
 ]
@@ -48,6 +59,21 @@ def store_url(given: str | None) -> str:
     from search_server.store import default_url
 
     return default_url() if given is None else given
+
+
+def server_url(server: str | None, store: str | None) -> str | None:
+    """The service that a command asks; None: it works on a store.
+
+    Raises:
+        ServiceError: both were given.
+    """
+    if server is not None and store is not None:
+        from search_server.errors import ServiceError
+
+        raise ServiceError("--server asks a service and --store a store; give one of the two")
+    if server is None and store is None:
+        return os.environ.get("LOSSFORGE_SERVER") or None
+    return server
 
 
 def open_store(given: str | None, *, create: bool = False) -> Store:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search_server.cli.options import JsonOption, StoreOption, open_store
+from search_server.cli.options import JsonOption, ServerOption, StoreOption, open_store, server_url
 
 if TYPE_CHECKING:
     from search_server.leaderboard import LeaderboardRow
@@ -117,6 +117,7 @@ def resume(
         Path | None,
         typer.Option(help="Read the store's URL from a file, which keeps it off command lines."),
     ] = None,
+    server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Go on with a job that was interrupted, or whose process was killed.
@@ -126,6 +127,11 @@ def resume(
     from search_server.cli.output import stdout_kept
     from search_server.errors import StoreError
 
+    if store_file is None and (url := server_url(server, store)) is not None:
+        from search_server.cli import remote
+
+        remote.resume(url, job, force=force, as_json=as_json)
+        return
     if _goes_elsewhere(job, address, slots, store, store_file, force, as_json):
         return
     if store_file is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search_server.cli.options import JsonOption, StoreOption, store_url
+from search_server.cli.options import JsonOption, ServerOption, StoreOption, server_url, store_url
 from search_server.cli.search import warn_of_budget
 
 if TYPE_CHECKING:
@@ -87,12 +87,14 @@ def submit(
         ),
     ] = False,
     store: StoreOption = None,
+    server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Submit a search to a Ray cluster. The store must be reachable from there too.
 
     The job is written to the store first; its controller runs on the cluster, where `status`,
     `logs`, `cancel`, `leaderboard` and `export` find it from any machine that reaches the store.
+    With --server a service takes the spec instead, and runs it where its own settings say.
 
     Example: lossforge submit configs/search/digits_atss.yaml --address http://head:8265
     """
@@ -104,6 +106,15 @@ def submit(
         raise JobError("give a SPEC to submit, or --resume JOB to go on with a job; one of the two")
     if working_dir is None and exclude:
         raise JobError("--exclude leaves something of --working-dir out; give that too")
+    if (service := server_url(server, store)) is not None:
+        from search_server.cli import remote
+
+        if spec is not None:
+            remote.submit(service, spec, as_json)
+        else:
+            assert resume is not None
+            remote.resume(service, resume, force=force, as_json=as_json)
+        return
     url = absolute(store_url(store))
     with stdout_kept():
         from search_server.packing import packed

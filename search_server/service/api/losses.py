@@ -28,6 +28,7 @@ from search_server.service.models.formulas import (
     VerifyAsked,
     formula_answer,
 )
+from search_server.service.problems import Problem
 from search_server.service.verifying import verdict_of
 
 router = APIRouter(tags=["losses"])
@@ -36,11 +37,12 @@ router = APIRouter(tags=["losses"])
 @router.post("/formula", responses=problems(400))
 def formula(request: Request, caller: Reader, asked: FormulaAsked) -> Formula:
     """What a loss computes, as LaTeX, as MathML and as trees; nothing is stored."""
-    if asked.definition is not None:
+    text, space = asked.expression, asked.space
+    if asked.definition is not None and text is None and space is None:
         return formula_answer(formula_view(asked.definition))
-    assert asked.expression is not None
-    assert asked.space is not None
-    expression = read_expression(asked.expression, asked.space)
+    if asked.definition is not None or text is None or space is None:
+        raise Problem(422, "give a definition, or an expression and its space; one of the two")
+    expression = read_expression(text, space)
     found = expression_formula(expression)
     return formula_answer(FormulaView("", 1.0, False, {"expression": found}))
 

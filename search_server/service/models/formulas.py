@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from search_server.service.formula_view import FormulaView
 from search_server.service.models.base import Answer
@@ -49,14 +49,6 @@ class FormulaAsked(Asked):
     definition: dict[str, Any] | None = None
     expression: str | None = Field(default=None, max_length=10_000)
     space: SpaceText | None = None
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> FormulaAsked:
-        if (self.definition is None) == (self.expression is None):
-            raise ValueError("give a definition, or an expression with its space; one of the two")
-        if (self.expression is None) != (self.space is None):
-            raise ValueError("an expression needs its space, and a definition takes none beside it")
-        return self
 
 
 class Tree(FromRecord):
