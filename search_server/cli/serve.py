@@ -49,7 +49,8 @@ def serve(
     """Serve the API and the pages over a store, until Ctrl-C or SIGTERM; searches go on meanwhile.
 
     On 127.0.0.1 whoever uses this machine may do everything, unless --tokens is given. Any other
-    --host wants a token of everybody: `lossforge token create` first.
+    --host wants a token of everybody, and so does `https: true` in the settings, which says that a
+    proxy lets others in: `lossforge token create` first.
 
     Example: lossforge serve --port 8330
     """

@@ -8,16 +8,19 @@ read a file of this machine nor run code on it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from search_server.errors import SpecError
-from search_server.service.problems import FieldProblem, Problem, of_specs
+from search_server.service.problems import Problem, of_specs, told
 from search_server.service.settings import Most, ServiceSettings
 from search_server.spec import JobSpec
 from search_server.spec.data import DataSpec
 from search_server.spec.loading import MAX_BYTES, MAX_DEPTH, read_yaml, spec_or_problems
 from search_server.spec.places import Places
+
+log = logging.getLogger(__name__)
 
 SOURCE = "spec"
 PACKAGED_DATA = "digits"  # what a spec without `data` means
@@ -46,7 +49,7 @@ def admitted(
         if not isinstance(data, dict):
             raise _wrong("", data, "a job spec is a mapping of fields")
     except SpecError as error:
-        raise of_specs([error]) from None
+        raise _refused([error]) from None
     return admitted_fields(data, settings)
 
 
@@ -65,10 +68,10 @@ def admitted_fields(data: Mapping[str, Any], settings: ServiceSettings) -> JobSp
         given["data"] = meant.model_dump(mode="json") if isinstance(meant, DataSpec) else meant
     found = spec_or_problems(given, SOURCE, Places(only=_paths(settings)))
     if isinstance(found, list):
-        raise of_specs([*wrong, *found])
+        raise _refused([*wrong, *found])
     wrong += _beyond(found, settings.most)
     if wrong:
-        raise of_specs(wrong)
+        raise _refused(wrong)
     return found
 
 
@@ -148,13 +151,12 @@ def _beyond(spec: JobSpec, most: Most) -> Iterator[SpecError]:
         yield _wrong("limits.job_hours", None, allowed)
 
 
+def _refused(found: Sequence[SpecError]) -> Problem:
+    """The problem; what was tried is logged."""
+    tried = ", ".join(f"{each.field[:100]!a}: {told(each.value)!a}" for each in found[:5])
+    log.warning("refused 422 a spec with %d problems: %s", len(found), tried)
+    return of_specs(found)
+
+
 def _wrong(field: str, value: object, allowed: str) -> SpecError:
     return SpecError(SOURCE, field, value, allowed)
-
-
-def fields_of(problem: Problem) -> dict[str, list[FieldProblem]]:
-    """The problems of a spec by field, for a form."""
-    found: dict[str, list[FieldProblem]] = {}
-    for each in problem.errors:
-        found.setdefault(each.field, []).append(each)
-    return found

@@ -76,8 +76,9 @@ class Guard:
             inside = Problem(500, "something failed inside; the service's log says what")
             await self._refuse(scope, told, inside, sending)
         finally:
-            took = 1000 * (time.monotonic() - began)
-            log.info("%s %a %d %.0f ms", scope["method"], scope["path"][:200], told["status"], took)
+            took, status = 1000 * (time.monotonic() - began), told["status"]
+            level = logging.INFO if status < 400 else logging.WARNING
+            log.log(level, "%s %a %d %.0f ms", scope["method"], scope["path"][:200], status, took)
 
     async def _refuse(
         self, scope: Scope, told: MutableMapping[str, Any], problem: Problem, send: Send

@@ -74,9 +74,11 @@ def prepared(
     Raises:
         ServiceError: tokens would be wanted, and there are none.
     """
-    wanted = tokens or not loopback(host)
+    wanted = tokens or settings.https or not loopback(host)
     if wanted and all(each.revoked_at is not None for each in store.tokens()):
-        why = "--tokens" if loopback(host) else f"--host {host}, which others can reach,"
+        why = "--tokens" if tokens else "`https: true`, by which others reach it,"
+        if not loopback(host):
+            why = f"--host {host}, which others can reach,"
         raise ServiceError(
             f"{why} wants a token of everybody, and the store has none; make one first: "
             "lossforge token create NAME --role submit"

@@ -100,7 +100,7 @@ class TestHelp:
         *("init", "search", "submit", "resume", "verify", "jobs", "leaderboard", "show", "export"),
         *("report", "formula", "train", "compare", "gc", "doctor", "data", "db"),
         *("noise", "stages", "publish", "calibrate", "bench", "table"),
-        *("status", "logs", "cancel", "metrics"),
+        *("status", "logs", "cancel", "metrics", "serve", "token"),
     )
 
     def test_lists_every_verb(self, call):
@@ -117,9 +117,10 @@ class TestHelp:
 
     @pytest.mark.parametrize(
         "verb",
-        [*(v for v in VERBS if v not in ("data", "db", "table"))]
+        [*(v for v in VERBS if v not in ("data", "db", "table", "token"))]
         + ["data digits", "data info", "data split", "db upgrade", "db current"]
-        + ["db check-identity", "table plan", "table build", "table export", "table show"],
+        + ["db check-identity", "table plan", "table build", "table export", "table show"]
+        + ["token create", "token list", "token revoke"],
     )
     def test_every_verb_has_an_example(self, call, verb):
         assert f"Example: lossforge {verb}" in " ".join(call(*verb.split(), "--help").out.split())

@@ -60,7 +60,8 @@ def submitted(request: Request, caller: Submitter, fields: OwnForm) -> Response:
     except Problem as problem:
         if problem.status not in AGAIN:
             raise
-        kept = {"nonce": _nonce(), **fields}
+        other = DEFAULTS if fields.get("form") == "yaml" else {}
+        kept = {"nonce": _nonce(), **other, **fields}
         return _form(request, caller, kept, problem.status, problem)
     return RedirectResponse(f"/jobs/{job_id}", 303)
 

@@ -90,6 +90,14 @@ def test_no_loss_names_a_module(touched: list[str], loss: dict[str, Any], place:
     assert touched == []
 
 
+def test_what_was_tried_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Problem):
+        admitted_fields({**BASE, "detector": f"/{MARK}\n.py"}, SETTINGS)
+    assert "refused 422 a spec" in caplog.text
+    assert "'detector'" in caplog.text
+    assert f"{MARK}\\n" in caplog.text  # on one line
+
+
 def test_names_are_those_of_the_settings(tmp_path: Path) -> None:
     split = {"annotations": f"{tmp_path}/a.json", "images": f"{tmp_path}/images"}
     settings = ServiceSettings.model_validate(

@@ -1,14 +1,17 @@
 """The layer around all requests: bodies that do not come, answers that break off."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from search_server.service import middleware
+from search_server.service.api.jobs import HeldStream
 from search_server.service.limits import Limits
 from search_server.service.middleware import Guard
+from search_server.service.problems import Problem
 from search_server.service.settings import Bounds
 
 
@@ -92,3 +95,33 @@ def test_what_fails_before_it_has_begun_says_nothing_of_why() -> None:
     sent = asked(fails, [], {})
     assert sent[0]["status"] == 500
     assert b"secret" not in sent[1]["body"]
+
+
+def test_open_streams_are_counted_until_they_end() -> None:
+    limits = Limits(Bounds(streams=2, streams_each=1))
+
+    async def beats() -> AsyncIterator[str]:
+        while True:
+            yield ": still here\n\n"
+            await asyncio.sleep(0.01)
+
+    def opened(caller: str) -> HeldStream:
+        return HeldStream(limits.stream(caller), beats(), {})
+
+    first = opened("ada")
+    with pytest.raises(Problem) as refused:
+        opened("ada")
+    assert refused.value.status == 429
+    second = opened("bob")
+    with pytest.raises(Problem):
+        opened("eve")
+
+    async def gone() -> Message:  # before the stream has begun
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        pass
+
+    asyncio.run(first({"type": "http", "asgi": {"spec_version": "2.3"}}, gone, send))
+    third = opened("eve")
+    assert {stream.status_code for stream in (second, third)} == {200}

@@ -78,6 +78,10 @@ def test_who_would_let_others_in_without_a_token_is_refused(
     assert "lossforge token create" in capsys.readouterr().err
     assert run(["serve", "--tokens", *where]) == 2
     assert "--tokens wants a token" in capsys.readouterr().err
+    config = store_file.with_name("service.yaml")
+    config.write_text("https: true")
+    assert run(["serve", "--config", str(config), *where]) == 2
+    assert "`https: true`, by which others reach it, wants a token" in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken(store_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
