@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import fake_search as fake
 import pytest
 import yaml
 
@@ -33,14 +33,6 @@ from search_server.spec import JobSpec, Verify, load_spec, parse_spec
 from search_server.store import Store
 from workers import load_detector
 from workers.data import digits, one_image_per_class
-
-_spec = importlib.util.spec_from_file_location(
-    "fake_search", Path(__file__).with_name("fake_search.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-fake: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake)
 
 MULTI, BINARY, BOX = (f"autoloss_zero_{role}" for role in ("multi_cls", "binary_cls", "box"))
 DEFINITIONS = {

@@ -1,6 +1,5 @@
 """Calibration: the factor that gives a searched loss the gradient norm of the baseline's."""
 
-import importlib.util
 import itertools
 import json
 import math
@@ -10,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import fake_search as fake
 import pytest
 import torch
 import yaml
@@ -37,14 +37,6 @@ from workers.isolation import isolated
 from workers.training import private_config
 from workers.trial_runner import TrialRunner
 from workers.warm_start import WarmStart
-
-_spec = importlib.util.spec_from_file_location(
-    "fake_search", Path(__file__).with_name("fake_search.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-fake: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake)
 
 SOFTMAX = ("faster_rcnn", "cascade_rcnn", "mask_rcnn")
 SIGMOID = ("atss", "fcos", "retinanet")

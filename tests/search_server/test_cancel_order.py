@@ -1,25 +1,15 @@
 """A job is cancelled through the store: its controller obeys, results stay, and that is final."""
 
-import importlib.util
 import threading
 import time
-from pathlib import Path
-from typing import Any
 
+import fake_search
 import pytest
 
 from search_server.controller import run_job
 from search_server.errors import IllegalMove, JobError
 from search_server.executors import InlineExecutor
 from search_server.store import Store
-
-_spec = importlib.util.spec_from_file_location(
-    "fake_search", Path(__file__).with_name("fake_search.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-fake_search: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake_search)
 
 
 def running(url: str, job: str, state: list[str], delay: float = 0.3) -> threading.Thread:

@@ -1,11 +1,11 @@
 """The stage `confirm`: who gets there, from which seeds, on which split; what counts as best."""
 
-import importlib.util
 import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fake_search as fake
 import pytest
 
 from losses import CATALOG
@@ -23,14 +23,6 @@ from search_server.stage_seeds import confirm_seeds, publish_seeds
 from search_server.store import CandidateRecord, Store
 from workers import TrialResult, TrialSpec
 from workers.data import digits
-
-_spec = importlib.util.spec_from_file_location(
-    "fake_search", Path(__file__).with_name("fake_search.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-fake: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake)
 
 QUICK: dict[str, Any] = {
     "funnel": {

@@ -1,25 +1,19 @@
 """A controller killed at every single write comes to the rows of one that was left alone."""
 
-import importlib.util
 import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
 
+import faults
 import pytest
 
 from search_server.controller import run_job
 from search_server.executors import InlineExecutor
 from search_server.store import Store
 
-_spec = importlib.util.spec_from_file_location("faults", Path(__file__).with_name("faults.py"))
-assert _spec is not None
-assert _spec.loader is not None
-faults: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(faults)
 fake = faults.fake
 
 HALVING = {**fake.HALVING, "candidates": 5}

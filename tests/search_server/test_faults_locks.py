@@ -1,13 +1,12 @@
 """Locks that another process keeps for longer than anybody waits, or for ever."""
 
-import importlib.util
 import sqlite3
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
+import faults
 import pytest
 
 from search_server.controller import run_job
@@ -16,11 +15,6 @@ from search_server.executors import InlineExecutor
 from search_server.progress import Progress
 from search_server.store import Store, engine, lookup
 
-_spec = importlib.util.spec_from_file_location("faults", Path(__file__).with_name("faults.py"))
-assert _spec is not None
-assert _spec.loader is not None
-faults: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(faults)
 fake = faults.fake
 
 

@@ -1,6 +1,5 @@
 """Many controllers on one store, several for one job, and machines whose clocks disagree."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import faults
 import pytest
 from sqlalchemy import create_engine, text
 
@@ -23,11 +23,6 @@ from search_server.store import Store
 from workers import TrialResult, TrialSpec
 from workers.result import LOST
 
-_spec = importlib.util.spec_from_file_location("faults", Path(__file__).with_name("faults.py"))
-assert _spec is not None
-assert _spec.loader is not None
-faults: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(faults)
 fake = faults.fake
 
 DAY = 24 * 3600

@@ -1,6 +1,5 @@
 """Stores that fail: PostgreSQL that stops, answers that are lost, SQLite that is full."""
 
-import importlib.util
 import signal
 import socket
 import threading
@@ -12,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import faults
 import pytest
 from sqlalchemy import event, make_url
 from sqlalchemy.engine import Engine
@@ -23,11 +23,6 @@ from search_server.progress import Progress
 from search_server.store import Store
 from workers import TrialResult, TrialSpec
 
-_spec = importlib.util.spec_from_file_location("faults", Path(__file__).with_name("faults.py"))
-assert _spec is not None
-assert _spec.loader is not None
-faults: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(faults)
 fake = faults.fake
 
 AWAY = 30.0  # seconds that PostgreSQL is stopped

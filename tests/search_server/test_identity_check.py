@@ -1,10 +1,10 @@
 """The check over a store finds planted pairs, and nothing in what a search leaves behind."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
+import fake_search as fake
 import pytest
 from typer.testing import CliRunner
 
@@ -17,13 +17,6 @@ from search_server.identity_check import check_store
 from search_server.identity_measure import measured
 from search_server.store import CandidateRecord, Store
 from workers import TrialResult, load_detector
-
-PROGRAM = Path(__file__).with_name("fake_search.py")
-_spec = importlib.util.spec_from_file_location("fake_search", PROGRAM)
-assert _spec is not None
-assert _spec.loader is not None
-fake: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake)
 
 FOCAL = CATALOG["focal-expression"].to_json()["cls"]
 

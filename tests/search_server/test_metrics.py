@@ -1,7 +1,6 @@
 """Metrics: what they say of real jobs, on both databases, and of a store that is not there."""
 
 import hashlib
-import importlib.util
 import random
 import signal
 import socket
@@ -15,6 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import fake_search
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -35,14 +35,6 @@ from search_server.store import (
 from search_server.store.models import Trial, TrialCount
 from search_server.store.url import parse_url
 from workers import TrialResult
-
-_spec = importlib.util.spec_from_file_location(
-    "fake_search", Path(__file__).with_name("fake_search.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-fake_search: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake_search)
 
 Labels = tuple[tuple[str, str], ...]
 

@@ -1,7 +1,6 @@
 """A policy search as a job: with the real controller and store, and trials that are a formula."""
 
 import hashlib
-import importlib.util
 import json
 import math
 from collections import Counter
@@ -9,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fake_search as fake
 import pytest
 
 from losses.ranking.functions import PapFunctions
@@ -19,14 +19,6 @@ from search_server.planning import plan
 from search_server.progress import Progress
 from search_server.store import Store
 from workers import TrialResult, TrialSpec
-
-_spec = importlib.util.spec_from_file_location(
-    "fake_search", Path(__file__).with_name("fake_search.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-fake: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake)
 
 
 @pytest.fixture

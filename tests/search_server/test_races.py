@@ -1,10 +1,10 @@
 """Jobs side by side: best AP over training steps, in the report and in words."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
+import fake_search as fake
 import pytest
 
 from search_server.cli import run as command
@@ -15,14 +15,6 @@ from search_server.report import report
 from search_server.report.races import race, races
 from search_server.store import Store
 from workers import TrialResult, TrialSpec
-
-_spec = importlib.util.spec_from_file_location(
-    "fake_search", Path(__file__).with_name("fake_search.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-fake: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake)
 
 FUNNEL: dict[str, Any] = {
     "verify": {"method": "none"},

@@ -1,22 +1,16 @@
 """A search killed with SIGKILL anywhere and resumed gives the rows of one that was left alone."""
 
-import importlib.util
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import faults
 import numpy as np
 import pytest
 
-_spec = importlib.util.spec_from_file_location("faults", Path(__file__).with_name("faults.py"))
-assert _spec is not None
-assert _spec.loader is not None
-faults: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(faults)
 fake = faults.fake
 
 

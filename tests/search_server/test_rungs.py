@@ -1,12 +1,12 @@
 """Successive halving: who is stopped at a rung, and that neither timing nor a kill changes it."""
 
-import importlib.util
 import shutil
 import threading
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import fake_search as fake
 import pytest
 
 from search_server import jobs as jobs_module
@@ -22,14 +22,6 @@ from search_server.searchers import EvolutionSearcher, Observation
 from search_server.step_budget import StepBudget
 from search_server.store import Store
 from workers import TrialResult, TrialSpec
-
-_spec = importlib.util.spec_from_file_location(
-    "fake_search", Path(__file__).with_name("fake_search.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-fake: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The table: what is planned, in which order it is trained, and that nothing is lost on the way."""
 
 import gzip
-import importlib.util
 import json
 import threading
 from collections import Counter
@@ -9,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import made_table as planted
 import pytest
 
 from losses import LossDefinition
@@ -26,14 +26,6 @@ from search_server.table.plan import PLAN_FILE, TablePlan, ordered, read_plan, w
 from search_server.table.spec import TableSpec, load_table_spec
 from workers import TrialResult, TrialSpec
 from workers.training import train
-
-_spec = importlib.util.spec_from_file_location(
-    "made_table", Path(__file__).with_name("made_table.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-planted: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(planted)
 
 ROOT = Path(__file__).parents[2]
 SMALL: dict[str, Any] = {

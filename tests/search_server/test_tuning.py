@@ -1,11 +1,11 @@
 """Tuning of hand-made losses: the losses themselves, the choices, the sampler behind our ask."""
 
-import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fake_search as fake
 import numpy as np
 import pytest
 import torch
@@ -327,13 +327,6 @@ def test_a_resort_is_another_loss_and_does_not_confuse_the_sampler() -> None:
     assert searcher._study.best_value == 0.5
 
 
-_place = importlib.util.spec_from_file_location(
-    "fake_search", Path(__file__).with_name("fake_search.py")
-)
-assert _place is not None
-assert _place.loader is not None
-fake: Any = importlib.util.module_from_spec(_place)
-_place.loader.exec_module(fake)
 JOB: dict[str, Any] = {
     "branches": {"cls": {"space": "handmade"}, "bbox": {"space": "handmade"}},
     "searcher": {"type": "tuning", "startup": 2, "population": 4},

@@ -4,6 +4,7 @@ Run by torchrun as ``python gradients_of_a_step.py CASES.json OUT``: each case i
 loss definition and the file that this process's gradients go into, after they were averaged.
 """
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -61,6 +62,7 @@ def gradients(
 def main(cases: Path, out: Path) -> None:
     """All cases one after the other, with the other process."""
     torch.set_num_threads(1)
+    gc.freeze()  # see the tests' conftest
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
     for name, case in json.loads(cases.read_text()).items():

@@ -70,7 +70,7 @@ def test_what_goes_wrong_in_one_process_ends_all(make_spec: Made) -> None:
     assert "process 2 of 2 was ended by SIGKILL" in result.reason
     wait_for(lambda: not ranks())
 
-    late = run_trial(replace(spec, time_limit=15.0))
+    late = run_trial(replace(spec, time_limit=6.0))
     assert late.status == "timeout"
     wait_for(lambda: not ranks())
 
