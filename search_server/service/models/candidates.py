@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import Field
 
 from search_server.service.candidate_view import CandidateView, curves_of
-from search_server.service.models.base import AP, Answer
-from search_server.service.models.rows import FromRecord, LeaderboardItem, Shown, row_fields
+from search_server.service.models.base import AP, Answer, Shown
+from search_server.service.models.rows import FromRecord, LeaderboardItem, row_fields
 from search_server.store import TrialRecord
 from search_server.store.records import Origin, Stage, TrialState
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from search_server.overview import JobSummary
 from search_server.service.job_view import JobView
-from search_server.service.models.base import AP, Answer
+from search_server.service.models.base import AP, Answer, Shown
 from search_server.store.records import JobState, Stage
 
 
@@ -19,7 +19,7 @@ class JobItem(Answer):
     id: str = Field(examples=["digits-atss-1"])
     name: str = Field(examples=["digits-atss"])
     state: JobState
-    reason: str = Field(description="why it is in its state, for people; often empty")
+    reason: Shown = Field(description="why it is in its state, for people; often empty")
     detector: str = Field(examples=["digits/atss"])
     candidates: int = Field(ge=0, description="made so far, the baseline not counted")
     trained: int = Field(ge=0, description="candidates with a fitness")
@@ -56,8 +56,8 @@ class Progress(Answer):
 
     job: str = Field(examples=["digits-atss-1"])
     state: JobState
-    reason: str
-    note: str = Field(description="why it does not run, where the service knows; often empty")
+    reason: Shown
+    note: Shown = Field(description="why it does not run, where the service knows; often empty")
     best: AP | None
     baseline: AP | None
     funnel: dict[str, int] = Field(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from search_server.service.board import BoardPage, BoardRow
 from search_server.service.cursors import encoded
-from search_server.service.models.base import AP, Answer, Gain
-from search_server.service.texts import placeless
+from search_server.service.models.base import AP, Answer, Gain, Shown
 from search_server.store.records import CandidateState, Origin, Stage
 
-Shown = Annotated[str, BeforeValidator(placeless)]
 P = Annotated[float, Field(ge=0, le=1, description="p value, two-sided", examples=[0.012])]
 
 

@@ -12,6 +12,7 @@ from made_search import GIOU, SECRET, Made, add, definition, expression, make, t
 from primitives import evaluate, parse
 from search_server.service.app import make_app
 from search_server.service.settings import ServiceSettings
+from search_server.service.texts import placeless
 from search_server.store import Store
 
 PAP = {
@@ -106,6 +107,31 @@ def test_nothing_tells_where_files_lie(client, place):
             assert "somebody" not in answer.text
             assert "Traceback" not in answer.text
     assert "run.log" in client.get(place(5)).text  # the name alone remains
+
+
+def test_nor_does_a_jobs_reason(client, store, made):
+    store.set_job_state(made.other, "running")
+    store.set_job_state(made.other, "failed", f"see {SECRET}, of sqlite:////home/somebody/store.db")
+    for place in ("", f"/{made.other}"):
+        answer = client.get(f"/api/v1/jobs{place}")
+        assert "somebody" not in answer.text
+        assert "run.log, of the store" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("OSError: '/data/a b/x.json' is gone", "OSError: '…/a b/x.json' is gone"),
+        ("~/secrets/key.pem", "…/key.pem"),
+        (r"C:\Users\me\x.py failed", r"…\x.py failed"),
+        ("postgresql+psycopg://me:pw@host/db is away", "the store is away"),
+        ("AP 1/2, see docs/faults.md and http://head:8265/jobs/a", None),
+        ("model.bbox_head._ious, at 3/4 of the steps", None),
+        ("Div(I,U)/2", None),
+    ],
+)
+def test_texts_without_places(text, shown):
+    assert placeless(text) == (text if shown is None else shown)
 
 
 @pytest.mark.parametrize("more", ["", "/curves", "/formula", "/export", "/plots/surface"])
