@@ -52,8 +52,8 @@ from ray.cluster_utils import Cluster
 node = {"num_cpus": 1, "object_store_memory": 80_000_000, "dashboard_agent_listen_port": 0}
 head = {"include_dashboard": True, "dashboard_port": int(sys.argv[1]), "temp_dir": sys.argv[2]}
 cluster = Cluster(True, head_node_args={**node, **head, "dashboard_host": "127.0.0.1"})
-for _ in range(2):
-    cluster.add_node(**node)
+for number in range(2):  # with folders of their own, or they unpack what is sent over each other's
+    cluster.add_node(**node, runtime_env_dir_name=f"runtime_resources_{number}")
 sys.stdin.read()
 cluster.shutdown()
 """
@@ -102,12 +102,11 @@ class User:
     def refused(self, *command: str) -> str:
         return self.run(*command, status=2)[1]
 
-    def until(self, true: Callable[[Store], object]) -> None:
+    def until(self, true: Callable[[], object]) -> None:
         deadline = time.monotonic() + PATIENCE
-        with Store.open(self.store) as store:
-            while not true(store):
-                assert time.monotonic() < deadline, self("status")
-                time.sleep(0.5)
+        while not true():
+            assert time.monotonic() < deadline, self("status") + self("logs")
+            time.sleep(0.2)
 
 
 def alive(address: str) -> int:
@@ -178,7 +177,8 @@ def user(
         environment.pop(name, None)
     environment["LOSSFORGE_HOME"] = str(tmp_path_factory.getbasetemp() / "lossforge-home")
     mode = "token" if request.param == "token" else "disabled"
-    nodes = {**environment, "RAY_AUTH_MODE": mode}
+    # Ray's workers would step back behind everything else on this machine.
+    nodes = {**environment, "RAY_AUTH_MODE": mode, "RAY_worker_niceness": "0"}
     # Modules of the user's own, and a detector that needs one.
     (folder / "mine").mkdir()
     (folder / "mine" / "own_module.py").write_text("from losses import apply_loss\n")
@@ -194,15 +194,42 @@ def user(
         yield User(address, folder, url.render_as_string(hide_password=False), environment)
 
 
+def trainers(home: str) -> set[int]:
+    """The processes of trials that have this home folder."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            arguments, variables = ((folder / name).read_bytes() for name in ("cmdline", "environ"))
+            if b"workers." in arguments and f"LOSSFORGE_HOME={home}\0".encode() in variables:
+                found.add(int(folder.name))
+    return found
+
+
 @pytest.fixture(scope="module")
 def done(user: User) -> str:
-    """A job that was submitted, and has run to its end."""
-    sent = user.json(
-        "submit", "tiny.yaml", "--address", user.address, "--working-dir", "mine", "--wait", "600"
-    )
-    assert (sent["submission_id"], sent["already"], sent["started"]) == ("tiny-1-a1", False, True)
-    user.until(lambda store: store.job("tiny-1").state not in ("created", "running"))
-    return "tiny-1"
+    """A job that was submitted, whose controller was killed while a trial ran, that was resumed,
+    and has run to its end."""
+    job, home = "tiny-1", user.environment["LOSSFORGE_HOME"]
+    send = ("--address", user.address, "--working-dir", "mine", "--wait", "600")
+    sent = user.json("submit", "tiny.yaml", *send)
+    assert (sent["submission_id"], sent["already"], sent["started"]) == (f"{job}-a1", False, True)
+    with Store.open(user.store) as store:
+        user.until(lambda: [t.state for t in store.trials(job)] == ["done", "running"])
+        before, orphans = store.trials(job)[0], trainers(home)
+        assert orphans
+        os.kill(int((store.job(job).owner or "").split()[1]), signal.SIGKILL)
+        user.until(lambda: not orphans & trainers(home))
+        assert store.job_state(job) == "running"
+        while (found := user.json("status", job))["ray"] == "RUNNING":  # for a tenth of a second
+            time.sleep(0.2)
+        assert found["ray"] == "FAILED"
+        assert found["note"] == f"its controller is gone; lossforge resume {job}"
+        sent = user.json("submit", "--resume", job, *send)
+        assert (sent["submission_id"], sent["already"]) == (f"{job}-a2", False)
+        assert sent["started"]
+        user.until(lambda: store.job_state(job) not in ("created", "running"))
+        assert store.trials(job)[0] == before
+    return job
 
 
 def send_long(user: User, *what: str) -> Any:
