@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
@@ -12,11 +11,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from search_server.errors import IllegalMove, JobError, SearchError, SpecError, StoreAway
+from search_server.service.texts import placeless
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-_PLACES = re.compile(r"(?<![\w./<])(?:sqlite://|postgresql\S*://)?/(?:[\w.@+~-]+/)+[\w.@+~-]*")
 
 
 class FieldProblem(BaseModel):
@@ -94,7 +93,7 @@ def told(value: object, limit: int = 120) -> str:
     carry, and without places of this machine's files."""
     text = value if isinstance(value, str) else repr(value)
     text = text[: 4 * limit].encode("utf-8", "backslashreplace").decode()
-    text = _PLACES.sub("(a file)", text)
+    text = placeless(text)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 

@@ -349,7 +349,7 @@ def test_what_cannot_be_started_is_tried_again_and_says_why(
     reconciler.turn()
     request = store.request_of(job)
     assert request is not None
-    assert request.note == "no Ray cluster answers at http://head:8265, see (a file)"
+    assert request.note == "no Ray cluster answers at http://head:8265, see …/log"
     assert request.tries == 0
     until(reconciler, lambda: settled(store, job))
     assert store.job_state(job) == "done"

@@ -46,12 +46,12 @@ def test_it_serves_until_it_is_told_to_stop(
 ) -> None:
     process, url = served
     job = new_job()
-    with urllib.request.urlopen(f"{url}/readyz", timeout=120) as answer:
+    with urllib.request.urlopen(f"{url}/readyz", timeout=300) as answer:
         assert json.load(answer) == {"status": "ok"}
         assert answer.headers["server"] is None
-    with urllib.request.urlopen(f"{url}/jobs", timeout=60) as answer:
+    with urllib.request.urlopen(f"{url}/jobs", timeout=300) as answer:
         assert job in answer.read().decode()
-    with urllib.request.urlopen(f"{url}/api/v1/jobs/{job}/events", timeout=60) as stream:
+    with urllib.request.urlopen(f"{url}/api/v1/jobs/{job}/events", timeout=300) as stream:
         assert stream.readline() == b"event: progress\n"
         told = json.loads(stream.readline().removeprefix(b"data: "))
         assert told["state"] == "created"
@@ -60,7 +60,7 @@ def test_it_serves_until_it_is_told_to_stop(
         reader.start()
         store.set_job_state(job, "running")
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
         reader.join(30)
         assert not reader.is_alive()  # the stream was ended, not left open
     assert process.returncode == 0, err
