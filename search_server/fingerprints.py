@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -29,6 +29,10 @@ CALIBRATED_SCALES_AGREE = 1e-5
 losses that are equal but for the guards of their divisions differ by a little more."""
 CELL = 1e-5
 """Width of a bucket; wider than what the numbers in equal losses' buckets can differ by."""
+MARKS = 4
+"""Dot products, beside the bucket's, by which losses are told apart without their vectors."""
+AT_HAND = 64
+"""Fingerprints that are not fetched again when they were fetched last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +60,7 @@ class Fingerprint:
         """A whole number that equal losses have the same of, or one that differs by 1."""
         if not self.vector.size:
             return 0
-        return math.floor(float(_direction(self.vector.size) @ self.vector) / CELL)
+        return math.floor(float(_directions(self.vector.size)[0] @ self.vector) / CELL)
 
     def same(self, other: Fingerprint, scales: float | None = SCALES_AGREE) -> bool:
         """Whether both are one loss.
@@ -85,32 +89,69 @@ def scales_agree(one: Mapping[str, Any], other: Mapping[str, Any], tolerance: fl
 class Known:
     """Fingerprints by number, to be asked which of them a loss is.
 
+    Vectors are not kept: a job of 10,000 losses would hold 50 MB of them. What is kept tells nearly
+    all other losses apart, for dot products of equal ones differ by no more than their entries do;
+    whoever is left is fetched, and compared whole.
+
     Args:
+        fetch: gives the fingerprint of a number again, as it was added.
         scales: see `Fingerprint.same`.
     """
 
-    def __init__(self, scales: float | None = SCALES_AGREE) -> None:
+    def __init__(
+        self, fetch: Callable[[int], Fingerprint], scales: float | None = SCALES_AGREE
+    ) -> None:
         self._scales = scales
-        self._places: dict[tuple[str, int], list[tuple[int, Fingerprint]]] = {}
+        self._whole = lru_cache(maxsize=AT_HAND)(fetch)
+        self._forms: dict[str, dict[int, list[_Sketch]]] = {}
 
     def add(self, number: int, fingerprint: Fingerprint) -> None:
         """Remember a loss."""
-        place = (fingerprint.form_hash, fingerprint.bucket)
-        self._places.setdefault(place, []).append((number, fingerprint))
+        places = self._forms.setdefault(fingerprint.form_hash, {})
+        places.setdefault(fingerprint.bucket, []).append(_Sketch(number, fingerprint))
 
     def find(self, fingerprint: Fingerprint) -> int | None:
         """The lowest number of a loss that is the same; None where there is none."""
-        same = (
-            number for number, other in self._near(fingerprint) if self._same(fingerprint, other)
+        own = _Sketch(-1, fingerprint)
+        likely = sorted(
+            other.number for other in self._near(fingerprint) if own.may_be(other, self._scales)
         )
-        return min(same, default=None)
+        same = (number for number in likely if fingerprint.same(self._whole(number), self._scales))
+        return next(same, None)
 
-    def _same(self, one: Fingerprint, other: Fingerprint) -> bool:
-        return one.same(other, self._scales)
-
-    def _near(self, fingerprint: Fingerprint) -> Iterator[tuple[int, Fingerprint]]:
+    def _near(self, fingerprint: Fingerprint) -> Iterator[_Sketch]:
+        places = self._forms.get(fingerprint.form_hash, {})
         for bucket in near(fingerprint.bucket):
-            yield from self._places.get((fingerprint.form_hash, bucket), ())
+            yield from places.get(bucket, ())
+
+
+class _Sketch:
+    """A fingerprint of a known form and bucket, small.
+
+    Attributes:
+        marks: `MARKS` dot products of the vector; none where text says it all.
+        scales: by branch, in the order of their names.
+    """
+
+    __slots__ = ("marks", "number", "scales")
+
+    def __init__(self, number: int, fingerprint: Fingerprint) -> None:
+        vector = fingerprint.vector
+        self.number = number
+        self.marks: tuple[float, ...] = ()
+        if vector.size:
+            self.marks = tuple((_directions(vector.size)[1:] @ vector).tolist())
+        self.scales = tuple(value for _, value in sorted(fingerprint.scales.items()))
+
+    def may_be(self, other: _Sketch, scales: float | None) -> bool:
+        """Whether both can be one loss; twice what is allowed, so that no rounding matters here."""
+        pairs = zip(self.marks, other.marks, strict=True)
+        if any(abs(one - two) > 2 * AGREES for one, two in pairs):
+            return False
+        return scales is None or all(
+            math.isclose(one, two, rel_tol=2 * scales)
+            for one, two in zip(self.scales, other.scales, strict=False)
+        )
 
 
 def near(bucket: int) -> Iterable[int]:
@@ -124,7 +165,8 @@ def form_text(parts: Mapping[str, Any]) -> str:
 
 
 @lru_cache(maxsize=64)
-def _direction(size: int) -> Vector:
-    """`(size,)`, fixed; entries' sizes sum to 1, so dot products differ by `AGREES` at most."""
-    drawn = np.random.default_rng(23).normal(size=size)
-    return drawn / np.abs(drawn).sum()
+def _directions(size: int) -> Vector:
+    """`(1 + MARKS, size)`, fixed, that of the buckets first; the sizes of a row's entries sum to 1,
+    so dot products differ by `AGREES` at most."""
+    drawn = np.random.default_rng(23).normal(size=(1 + MARKS, size))
+    return drawn / np.abs(drawn).sum(axis=1, keepdims=True)

@@ -295,7 +295,7 @@ def _blocks(what: str) -> tuple[slice, ...]:
     return box_probes().blocks if what == "boxes" else delta_probes().blocks
 
 
-@lru_cache(maxsize=5_000)
+@lru_cache(maxsize=1_000)  # 3 KB each
 def _expression_gradient(what: str, expression: Expression, alpha: float | None) -> Array | None:
     """`(N, D)` by logits, or by corners in sides of the target; None where it is not finite."""
     with np.errstate(all="ignore"):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 
 from losses import LossDefinition
 from search_server.candidates import Draws, observation, rival_record
 from search_server.checkpoints import Checkpoints
 from search_server.funnel.confirm import confirmed, paired_trials, rivals_of
-from search_server.funnel.outcomes import Heard, Outcome, TrialKey
+from search_server.funnel.outcomes import TrialKey
+from search_server.funnel.past import Fate
 from search_server.funnel.stages import Change
+from search_server.hearing import Hearing
 from search_server.jobs import Job
 from search_server.same_losses import SameLosses, trained_key
 from search_server.searchers import Observation
@@ -21,6 +24,8 @@ from search_server.store.records import Due
 from workers import TrialResult, TrialSpec
 
 AT_ONCE = 64  # trials whose rows are written in one transaction
+LOADED = 500  # candidates whose trials are read at once when a job is opened
+AT_HAND = 64  # records of past candidates that are not read again when they were read last
 _WORDS = {"failed": "failed", "timeout": "took too long", "out_of_memory": "ran out of memory"}
 
 
@@ -32,49 +37,43 @@ class Ledger:
 
     Attributes:
         candidates: by index, without a gap; rivals come after the last one that was searched.
-        outcomes: of the trials that have ended.
-        rungs: AP by training step, of the trials that passed a rung.
+        hearing: what has been heard of the trials.
         running: the trials that were handed to the executor by this process.
         reused: how many trials the last `hand_out` found done, by this or another job.
         awaited: how many it left for later, because another live job trains them.
+        known: the candidates by the keys of their losses.
         same: tells which candidates are one loss.
         last: index of the last candidate that the searcher proposes.
-        seconds: by stage, what each trial took so far.
-        budget: the training steps that were spent; nothing is counted where there is no limit.
     """
 
     def __init__(self, store: Store, job: Job) -> None:
         self._store = store
         self._job = job
         self.last = job.spec.candidates
-        self.candidates = {each.index: each for each in store.candidates(job.id)}
+        self.candidates: dict[int, Fate] = {}
+        self.known: dict[str, int] = {}
+        self.running: dict[TrialKey, TrialSpec] = {}
+        self.counts = store.counts(job.id)
+        self.hearing = Hearing(job.stages, StepBudget(job.spec))
+        self.reused = self.awaited = 0
+        self.same = SameLosses(job, lambda index: self.record(index).definition)
+        self._checkpoints = Checkpoints(job.id, store.url)
+        # of the candidates that are open, and of those that the searcher was not told of yet
+        self._records: dict[int, CandidateRecord] = {}
+        self._read = lru_cache(maxsize=AT_HAND)(partial(store.candidate, job.id))
+        self._told = 0
+        self._confirmed: tuple[int, tuple[int, ...]] = (0, ())
+        for candidate in store.candidates(job.id):
+            self._know(candidate)
         rivals = [each.index for each in self.candidates.values() if each.origin == "rival"]
         if rivals:  # a search that ended early, and was interrupted while it confirmed
             self.last = min(rivals) - 1
-        self.outcomes: dict[TrialKey, Outcome] = {}
-        self.rungs: dict[TrialKey, dict[int, float]] = {}
-        self.seconds: dict[str, dict[TrialKey, float]] = {}
-        self.running: dict[TrialKey, TrialSpec] = {}
-        self.counts = store.counts(job.id)
-        self.known = {each.key for each in self.candidates.values()}
-        self.budget = StepBudget(job.spec)
-        self.reused = self.awaited = 0
-        self.same = SameLosses(job)
-        self._checkpoints = Checkpoints(job.id, store.url)
-        self._open = {i for i, each in self.candidates.items() if each.state == "open"}
-        self._heard = Heard(self.outcomes, self.rungs, self._open)
-        self._told = 0
-        for candidate in list(self.candidates.values()):
-            self._know(candidate)
-        for trial in store.trials(job.id, curves=self.budget.limit is not None):
-            key = TrialKey(trial.candidate, trial.stage, trial.seed)
-            if trial.rungs:  # of a trial that was left running too: it was paused there
-                self.rungs[key] = dict(trial.rungs)
-            if trial.state not in ("running", "paused"):
-                self.outcomes[key] = Outcome(trial.state, trial.fitness, trial.reason)
-            if trial.state != "running":
-                self._spend(key, trial.state, trial.curves)
-            self._note_seconds(key, trial.seconds.get("total"))
+        self._load_trials()
+
+    @property
+    def budget(self) -> StepBudget:
+        """The training steps that were spent."""
+        return self.hearing.budget
 
     @property
     def next(self) -> int:
@@ -84,42 +83,42 @@ class Ledger:
     @property
     def searched(self) -> bool:
         """Whether every candidate is made and resolved; rivals are none."""
-        return self.next > self.last and all(index > self.last for index in self._open)
+        return self.next > self.last and all(index > self.last for index in self.hearing.open)
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to be trained."""
-        if not self.searched or self._open or len(self._missing_rivals()) > 0:
+        if not self.searched or self.hearing.open or len(self._missing_rivals()) > 0:
             return False
-        return all(key in self.outcomes for key in self._confirming())
+        return all(key in self.hearing.outcomes for key in self._confirming())
 
     @property
     def confirmed(self) -> tuple[int, ...]:
         """Who is trained in the stage `confirm`; nobody while the search goes on."""
         if not self.searched:
             return ()
-        return confirmed(self.candidates, self._job.spec.funnel.confirm)
+        if self._confirmed[0] != self.next:
+            found = confirmed(self.candidates, self.known, self._job.spec.funnel.confirm)
+            self._confirmed = self.next, found
+        return self._confirmed[1]
 
     def is_confirmed(self, index: int) -> bool:
         """Whether all trials of a candidate in the stage `confirm` have ended."""
         keys = paired_trials((index,), "confirm", self._job.stages.confirm_seeds)
-        return all(key in self.outcomes for key in keys)
+        return all(key in self.hearing.outcomes for key in keys)
 
-    @property
-    def ended(self) -> Counter[str]:
-        """By stage, the trials at their end, those of candidates stopped at a rung included."""
-        found: Counter[str] = Counter(key.stage for key in self.outcomes)
-        stopped = (key for key in self.rungs if key not in self.outcomes)
-        found.update(key.stage for key in stopped if key.candidate not in self._open)
-        return found
+    def record(self, index: int) -> CandidateRecord:
+        """A candidate with its loss; of one that is past, from the store."""
+        found = self._records.get(index)
+        return self._read(index) if found is None else found
 
     def broken_baseline(self) -> str:
         """Why the search is hopeless: no trial of the baseline came to an AP, or diverged; else an
         empty text."""
         if not self.candidates:
             return ""
-        keys = list(self._job.stages.trials(self.candidates[0]))
-        ended = [self.outcomes[key] for key in keys if key in self.outcomes]
+        keys, outcomes = list(self._job.stages.trials(self.candidates[0])), self.hearing.outcomes
+        ended = [outcomes[key] for key in keys if key in outcomes]
         if len(ended) < len(keys) or any(each.known for each in ended):
             return ""
         return f"the baseline's training {_WORDS[ended[0].state]}: {ended[0].reason}"
@@ -135,7 +134,7 @@ class Ledger:
     def may_ask(self) -> bool:
         """Whether all that candidate `next` must see is resolved; see `Searcher.sees`."""
         newest = self._job.searcher.sees(self.next)
-        return self.next <= self.last and all(index > newest for index in self._open)
+        return self.next <= self.last and all(index > newest for index in self.hearing.open)
 
     def spent(self) -> str:
         """Why there is no room for candidate `next` in the budget of steps; empty if there is."""
@@ -144,9 +143,9 @@ class Ledger:
     def news(self) -> Iterator[Observation]:
         """The results that candidate `next` sees and the one before it did not, in order."""
         while self._told <= self._job.searcher.sees(self.next):
-            candidate, rungs = self.candidates[self._told], {}
+            candidate, rungs = self._records.pop(self._told), {}
             if candidate.state != "failed":  # what was lost is nobody's parent
-                rungs = self._job.stages.halving.means(self._told, self._heard)
+                rungs = self.hearing.means(self._told)
             seen = observation(candidate, self._job.problem, rungs)
             yield replace(seen, spent=self.budget.share(self._told))
             self._told += 1
@@ -158,9 +157,7 @@ class Ledger:
             self._job.id, candidate, draws.counts, draws.traced, found, self.same.scales
         )
         self.same.add(candidate.index, found)
-        self.candidates[candidate.index] = candidate
-        self.known.add(candidate.key)
-        self._open.add(candidate.index)
+        self._enter(candidate)
         for key, count in draws.counts.items():
             self.counts[key] = self.counts.get(key, 0) + count
 
@@ -206,42 +203,36 @@ class Ledger:
                 self._end(key, result)
 
     def _row(self, key: TrialKey, spec: TrialSpec) -> Due:
-        name = trained_key(spec, self.candidates[key.candidate].loss_id)
+        name = trained_key(spec, self.record(key.candidate).loss_id)
         return Due(*key, spec.key, name, spec.pause_after)
 
     def _end(self, key: TrialKey, result: TrialResult) -> None:
         spec = self.running.pop(key)
-        if result.rungs:  # as in the row: what it showed before it was lost still holds
-            self.rungs[key] = {**self.rungs.get(key, {}), **result.rungs}
-        if result.status != "paused":
-            self.outcomes[key] = Outcome(result.status, result.fitness, result.reason)
-            if spec.checkpoint is not None:
-                self._checkpoints.drop(spec)
-        self._spend(key, result.status, result.curves)
-        self._note_seconds(key, result.seconds.get("total"))
+        self.hearing.end(key, result)
+        self._drop_checkpoint(key, spec)
 
     def _take_over(self, key: TrialKey, spec: TrialSpec, trial: TrialRecord) -> None:
-        """A trial that need not be trained: its row has the result of an earlier one."""
         self.reused += 1
-        if trial.rungs:
-            self.rungs[key] = dict(trial.rungs)
-        if trial.state != "paused":
-            self.outcomes[key] = Outcome(trial.state, trial.fitness, trial.reason)
-            if spec.checkpoint is not None:
-                self._checkpoints.drop(spec)
-        self._spend(key, trial.state, trial.curves)
+        self.hearing.take_over(key, trial)
+        self._drop_checkpoint(key, spec)
+
+    def _drop_checkpoint(self, key: TrialKey, spec: TrialSpec) -> None:
+        """Of a trial that has ended."""
+        if key in self.hearing.outcomes and spec.checkpoint is not None:
+            self._checkpoints.drop(spec)
 
     def decide(self) -> None:
         """Take every decision that the results allow, in the order of the candidates."""
+        decide, heard = self._job.stages.decide, self.hearing.heard
         changed = True
         while changed:
             changed = False
-            for index in sorted(self._open):
-                candidate = self.candidates[index]
-                change = self._job.stages.decide(candidate, self._heard, self.last)
+            for index in sorted(heard.open):
+                change = decide(self._records[index], heard, self.last)
                 if change is not None:
                     self._apply(change)
                     changed = True
+        self.hearing.close_cohorts(self.candidates, self.last)
 
     def close(self) -> None:
         """The job is at its end: no trial of it will go on."""
@@ -253,28 +244,50 @@ class Ledger:
         self.same.add(candidate.index, found)
         if candidate.loss_id is None:
             known = self._store.identify(self._job.id, candidate.index, found, self.same.scales)
-            self.candidates[candidate.index] = replace(candidate, loss_id=known)
+            candidate = replace(candidate, loss_id=known)
+        self._enter(candidate)
+
+    def _enter(self, candidate: CandidateRecord) -> None:
+        self.candidates[candidate.index] = Fate.of(candidate)
+        self.known[candidate.key] = candidate.index
+        self._records[candidate.index] = candidate
+        if candidate.state == "open":
+            self.hearing.open.add(candidate.index)
+
+    def _load_trials(self) -> None:
+        """What the store has of the trials; of some candidates at a time, for they are many."""
+        curves = self.budget.limit is not None
+        for first in range(0, self.next, LOADED):
+            some = range(first, min(first + LOADED, self.next))
+            for trial in self._store.trials(self._job.id, some, curves=curves):
+                self.hearing.load(trial)
+            for index in some:
+                if index not in self.hearing.open:
+                    self.hearing.resolve(index)
+            self.hearing.close_cohorts(self.candidates, self.last)
 
     def _apply(self, change: Change) -> None:
         self._store.update_candidate(self._job.id, change.index, **change.fields)
-        candidate = replace(self.candidates[change.index], **change.fields)
-        self.candidates[change.index] = candidate
+        candidate = replace(self._records[change.index], **change.fields)
+        self._records[change.index] = candidate
+        self.candidates[change.index] = Fate.of(candidate)
         if candidate.state != "open":
-            self._open.remove(change.index)
+            heard = self.hearing.heard
             for key in self._job.stages.trials(candidate):
-                if key in self.rungs and key not in self.outcomes:
+                if key in heard.rungs and key not in heard.outcomes:
                     self._checkpoints.drop(self._job.trial(key, candidate.definition))
+            self.hearing.resolve(change.index)
 
     def _due(self) -> Iterator[TrialKey]:
         """The trials that can be handed out now."""
-        stages = self._job.stages
-        for index in sorted(self._open):
+        stages, heard = self._job.stages, self.hearing.heard
+        for index in sorted(heard.open):
             if index <= self.last:  # the others are rivals, which are trained along with the rest
-                for key in stages.due(self.candidates[index], self._heard):
+                for key in stages.due(self._records[index], heard):
                     if key not in self.running:
                         yield key
         for key in self._confirming():
-            if key not in self.outcomes and key not in self.running:
+            if key not in heard.outcomes and key not in self.running:
                 yield key
 
     def _confirming(self) -> Iterator[TrialKey]:
@@ -288,21 +301,8 @@ class Ledger:
 
     def _spec(self, key: TrialKey) -> TrialSpec:
         """The trial that a key names, up to where it has to wait."""
-        spec = self._job.trial(key, self.candidates[key.candidate].definition)
-        pause = self._job.stages.pause(key, self._heard)
-        if pause is None and key not in self.rungs:
+        spec = self._job.trial(key, self.record(key.candidate).definition)
+        pause = self._job.stages.pause(key, self.hearing.heard)
+        if pause is None and key not in self.hearing.rungs:
             return spec
         return replace(spec, pause_after=pause, checkpoint=str(self._checkpoints.folder))
-
-    def _spend(
-        self, key: TrialKey, state: str, curves: Mapping[str, Sequence[float | None]]
-    ) -> None:
-        """Counts the steps of a trial that has ended, or is paused, where there is a budget."""
-        if self.budget.limit is not None:
-            self.budget.note(key, state, self.rungs.get(key, {}), curves)
-
-    def _note_seconds(self, key: TrialKey, seconds: float | None) -> None:
-        """Adds what a part of a trial took; nothing of a result that was not trained here."""
-        if seconds is not None:
-            stage = self.seconds.setdefault(key.stage, {})
-            stage[key] = stage.get(key, 0.0) + seconds

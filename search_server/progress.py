@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import fmean
 
 from search_server.candidates import ACCEPTED
 from search_server.jobs import Job
@@ -120,11 +119,11 @@ def snapshot(job: Job, ledger: Ledger, slots: int, lacks: str = "") -> Progress:
         candidates=len(made),
         of=_candidates(ledger, len(made)),
         baseline=baseline.fitness if baseline is not None else None,
-        best=None if best is None else _best(best),
+        best=None if best is None else _best(ledger.record(best.index)),
         running=tuple(
             f"candidate {key.candidate} {key.stage} seed {key.seed}" for key in ledger.running
         ),
-        done=ledger.ended.total(),
+        done=ledger.hearing.ended.total(),
         trials=sum(expected.values()),
         seconds_left=_seconds_left(ledger, expected, slots),
         waiting_for=lacks if ledger.running else _others(ledger.awaited),
@@ -172,12 +171,12 @@ def _round(job: Job, newest: int) -> str:
 
 def _seconds_left(ledger: Ledger, expected: Mapping[str, int], slots: int) -> float | None:
     """Trials that are left times the mean seconds of their stage, shared by the slots."""
-    means = {stage: fmean(took.values()) for stage, took in ledger.seconds.items() if took}
+    means = ledger.hearing.mean_seconds()
     if not means:
         return None
     total = 0.0
     for stage, count in expected.items():
-        ended = ledger.ended[stage]
+        ended = ledger.hearing.ended[stage]
         # a stage that nothing is known of yet counts like the one that is known
         total += max(0, count - ended) * means.get(stage, max(means.values()))
     return total / max(1, slots)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,14 +25,18 @@ from workers.result import package_versions
 class SameLosses:
     """The losses of one job, to be asked whether one more is among them.
 
+    Args:
+        definition_of: gives the JSON of a candidate's definition. Not the table `losses`: the
+            vector there may be that of another job's candidate, which differs by rounding.
+
     Attributes:
         scales: largest relative difference of scales that counts as none.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, definition_of: Callable[[int], Mapping[str, Any]]) -> None:
         self._detector = job.detector
         self.scales = CALIBRATED_SCALES_AGREE if job.spec.calibrate else SCALES_AGREE
-        self._known = Known(self.scales)
+        self._known = Known(lambda index: self.fingerprint(definition_of(index)), self.scales)
 
     def fingerprint(self, definition: LossDefinition | Mapping[str, Any]) -> Fingerprint:
         """The fingerprint of a definition, or of its JSON."""

@@ -8,7 +8,7 @@ or a search would depend on what else is in its store.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import fsum
+from fractions import Fraction
 
 from search_server.funnel.outcomes import TrialKey
 from search_server.funnel.rungs import steps_taken
@@ -17,6 +17,8 @@ from search_server.spec import JobSpec
 
 class StepBudget:
     """What the trials of the simulation and of the proxy task took.
+
+    Sums are exact, so that they do not depend on the order in which the trials ended.
 
     Attributes:
         limit: steps; None: there is no budget.
@@ -35,7 +37,10 @@ class StepBudget:
             promoted = min(1.0, simulate.keep / spec.searcher.population)
             first = simulate.steps * self._share["simulate"]
             self._candidate = first + promoted * self._baseline
-        self._taken: dict[TrialKey, float] = {}
+        self._taken: dict[int, dict[TrialKey, float]] = {}  # by candidate
+        self._spent = Fraction()
+        self._sum = Fraction()  # of the candidates that `upto` was asked for
+        self._sums: list[float] = []  # of all up to a candidate
 
     @property
     def room(self) -> int:
@@ -47,7 +52,7 @@ class StepBudget:
     @property
     def spent(self) -> float:
         """Steps of all trials so far."""
-        return fsum(self._taken.values())
+        return float(self._spent)
 
     def note(
         self,
@@ -56,10 +61,16 @@ class StepBudget:
         rungs: Mapping[int, float],
         curves: Mapping[str, Sequence[float | None]],
     ) -> None:
-        """A trial that has ended, or is paused; later stages are not counted."""
+        """A trial that has ended, or is paused; later stages are not counted.
+
+        Nothing may be noted any more of candidates that `upto` was asked for.
+        """
         if key.stage in self._steps:
+            assert key.candidate >= len(self._sums), key
             steps = steps_taken(state, self._steps[key.stage], rungs, curves)
-            self._taken[key] = steps * self._share[key.stage]
+            taken = self._taken.setdefault(key.candidate, {})
+            before, taken[key] = taken.get(key, 0.0), steps * self._share[key.stage]
+            self._spent += Fraction(taken[key]) - Fraction(before)
 
     def refuses(self, index: int, seen: int) -> str:
         """Why candidate `index` is not made; empty where it finds room.
@@ -83,5 +94,8 @@ class StepBudget:
 
     def upto(self, last: int) -> float:
         """Steps of the baseline's trials and those of the candidates up to `last`."""
-        # exact, so that it does not depend on the order in which the trials ended
-        return fsum(steps for key, steps in self._taken.items() if key.candidate <= last)
+        while len(self._sums) <= last:
+            taken = self._taken.pop(len(self._sums), {})
+            self._sum += sum(map(Fraction, taken.values()))
+            self._sums.append(float(self._sum))
+        return self._sums[last] if last >= 0 else 0.0

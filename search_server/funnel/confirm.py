@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from losses import LossDefinition
 from search_server.funnel.outcomes import TrialKey
+from search_server.funnel.past import Fate
 from search_server.spec.budgets import Confirm
 from search_server.spec.given_losses import definition_of
 from search_server.store import CandidateRecord
@@ -17,7 +18,7 @@ def rivals_of(confirm: Confirm) -> list[LossDefinition]:
     return [definition_of(given) for given in confirm.rivals]
 
 
-def best_candidates(candidates: Sequence[CandidateRecord], top: int) -> list[int]:
+def best_candidates(candidates: Sequence[CandidateRecord | Fate], top: int) -> list[int]:
     """The best `top` candidates by fitness, the first of equals first; a policy search's final
     mean too. None without an AP above 0: it was trained in vain."""
     trained = [
@@ -31,20 +32,22 @@ def best_candidates(candidates: Sequence[CandidateRecord], top: int) -> list[int
 
 
 def confirmed(
-    candidates: Mapping[int, CandidateRecord], confirm: Confirm | None
+    candidates: Mapping[int, Fate], known: Mapping[str, int], confirm: Confirm | None
 ) -> tuple[int, ...]:
     """Who is trained in the stage `confirm`, once all candidates are resolved: the baseline, the
     best and the rivals; nobody where there is no such stage, or nothing was found.
 
     A rival that is a candidate of the job anyway has no row of its own.
+
+    Args:
+        known: the candidates by the keys of their losses.
     """
     if confirm is None:
         return ()
     best = best_candidates(list(candidates.values()), confirm.top)
     if not best:
         return ()
-    by_key = {each.key: each.index for each in candidates.values()}
-    rivals = [by_key[rival.key] for rival in rivals_of(confirm) if rival.key in by_key]
+    rivals = [known[rival.key] for rival in rivals_of(confirm) if rival.key in known]
     return tuple(dict.fromkeys((0, *best, *rivals)))
 
 

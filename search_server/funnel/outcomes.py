@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from search_server.funnel.past import PastMeans
 from search_server.store.records import Stage
 
 
@@ -43,14 +44,19 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Heard:
-    """All that has been heard of the trials of a job.
+    """All that has been heard of the trials of a job, as far as a decision can depend on it.
 
     Attributes:
-        outcomes: of the trials that have ended.
-        rungs: AP in [0, 1] by training step, of every trial that passed a rung, ended or not.
+        outcomes: of the trials that have ended; not those of candidates that are in `past`.
+        rungs: AP in [0, 1] by training step, of every trial that passed a rung, ended or not; again
+            without those in `past`.
         open: candidates that are not resolved.
+        past: what the resolved ones came to at the rungs.
+        cleared: how many rungs a candidate was found to have cleared; it stays so.
     """
 
     outcomes: Mapping[TrialKey, Outcome]
     rungs: Mapping[TrialKey, Mapping[int, float]]
     open: Collection[int]
+    past: PastMeans = field(default_factory=PastMeans)
+    cleared: dict[int, int] = field(default_factory=dict)

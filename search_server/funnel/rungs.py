@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+import numpy as np
+from numpy.typing import NDArray
+
 from search_server.funnel.outcomes import Heard, TrialKey
 
 
@@ -13,7 +16,7 @@ def stop_reason(
     rung: int,
     ap: float,
     baseline: float | None,
-    earlier: Sequence[float],
+    earlier: Sequence[float] | NDArray[np.float64],
     reduction: int,
     hopeless: float,
 ) -> str:
@@ -23,7 +26,8 @@ def stop_reason(
         rung: training steps.
         ap: the candidate's mean AP there, in [0, 1].
         baseline: the baseline's mean AP there; None: it has none.
-        earlier: mean APs there of the predecessors that reached it, those stopped there included.
+        earlier: mean APs there of the predecessors that reached it, those stopped there included,
+            in any order.
         reduction: the best `len(earlier) // reduction` predecessors set the mark, once there is
             one; whoever equals it goes on.
         hopeless: share of the baseline's AP that has to be reached.
@@ -34,7 +38,7 @@ def stop_reason(
             f"{hopeless:g} of the baseline's"
         )
     best = len(earlier) // reduction
-    if best and ap < (mark := sorted(earlier, reverse=True)[best - 1]):
+    if best and ap < (mark := float(np.partition(earlier, -best)[-best])):
         return (
             f"AP {100 * ap:.1f} after {rung} steps; {100 * mark:.1f} was needed, "
             f"to be like the best {best} of {len(earlier)} before it"
@@ -79,7 +83,8 @@ class Halving:
         """What the results say of candidate `index`, which is at the proxy task."""
         if index == 0:
             return Standing(len(self.rungs))
-        for cleared, rung in enumerate(self.rungs):
+        for cleared in range(heard.cleared.get(index, 0), len(self.rungs)):
+            rung = self.rungs[cleared]
             if not all(self._arrived(key, rung, heard) for key in self._keys(index)):
                 return Standing(cleared)
             if (ap := self._mean(index, rung, heard)) is None:
@@ -96,6 +101,7 @@ class Halving:
             )
             if stop:
                 return Standing(cleared, stop)
+            heard.cleared[index] = cleared + 1
         return Standing(len(self.rungs))
 
     def pause(self, index: int, cleared: int) -> int | None:
@@ -105,7 +111,7 @@ class Halving:
         It depends on no result: what a trial showed at a rung outlives it if it is lost later, and
         would not if it had not waited there.
         """
-        enough = len(self._predecessors(index)) >= self.reduction
+        enough = index - self.window >= self.reduction
         if index == 0 or cleared == len(self.rungs) or not (enough or self.hopeless > 0):
             return None
         return self.rungs[cleared]
@@ -148,20 +154,22 @@ class Halving:
         ]
         return fmean(values) if values else None
 
-    def _predecessors(self, index: int) -> range:
-        return range(1, index - self.window + 1)
+    def _earlier(self, index: int, rung: int, heard: Heard) -> NDArray[np.float64]:
+        open_ones = (self._mean(other, rung, heard) for other in self._open_before(index, heard))
+        past = heard.past.upto(rung, index - self.window)
+        return np.append(past, [mean for mean in open_ones if mean is not None])
 
-    def _earlier(self, index: int, rung: int, heard: Heard) -> list[float]:
-        means = (self._mean(other, rung, heard) for other in self._predecessors(index))
-        return [mean for mean in means if mean is not None]
+    def _open_before(self, index: int, heard: Heard) -> Iterable[int]:
+        return (other for other in heard.open if 1 <= other <= index - self.window)
 
     def _judgeable(self, index: int, rung: int, heard: Heard) -> bool:
         """Whether all that candidate `index` is compared with is known."""
         if not all(self._arrived(key, rung, heard) for key in self._keys(0)):
             return False
         return all(
-            other not in heard.open or all(self._arrived(k, rung, heard) for k in self._keys(other))
-            for other in self._predecessors(index)
+            self._arrived(key, rung, heard)
+            for other in self._open_before(index, heard)
+            for key in self._keys(other)
         )
 
 

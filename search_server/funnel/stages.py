@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_server.funnel.outcomes import Heard, Outcome, TrialKey
+from search_server.funnel.past import Fate
 from search_server.funnel.rungs import Halving
 from search_server.store import CandidateRecord
 from search_server.store.records import Stage
@@ -50,7 +51,7 @@ class Stages:
         """The stage at which a new candidate starts."""
         return "proxy" if self.keep is None else "simulate"
 
-    def trials(self, candidate: CandidateRecord) -> Iterator[TrialKey]:
+    def trials(self, candidate: CandidateRecord | Fate) -> Iterator[TrialKey]:
         """The trials that a candidate's present stage consists of."""
         if candidate.stage == "simulate":
             yield TrialKey(candidate.index, "simulate", self.seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.random import Generator
@@ -108,6 +109,37 @@ class Observation:
     rungs: Mapping[int, float] = field(default_factory=dict, hash=False)
     spent: float | None = None
 
+    @property
+    def size(self) -> int:
+        """Nodes of all its expressions."""
+        return sum(expression.size for expression in self.definition.expressions.values())
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """The searched branches in which it has an expression."""
+        return tuple(self.expressions)
+
+
+class Parent(Protocol):
+    """A candidate that others can be made from; what is what, `Observation` says."""
+
+    @property
+    def index(self) -> int: ...
+    @property
+    def definition(self) -> LossDefinition: ...
+    @property
+    def expressions(self) -> Mapping[str, Expression]: ...
+    @property
+    def fitness(self) -> float | None: ...
+    @property
+    def score(self) -> float | None: ...
+    @property
+    def rungs(self) -> Mapping[int, float]: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def branches(self) -> tuple[str, ...]: ...
+
 
 @dataclass(frozen=True)
 class Proposal:
@@ -185,7 +217,7 @@ class TreeSearcher(Searcher):
             draws = {branch: always(expression) for branch, expression in found.items()}
             yield Proposal("named", (), chosen, draws, limit=1)
 
-    def random(self, index: int, others: Observation | None) -> Iterator[Proposal]:
+    def random(self, index: int, others: Parent | None) -> Iterator[Proposal]:
         """Random growth of every active branch, or, as a resort, of one of them.
 
         The branches that are not grown are those of `others`, or else the template's. Measured: of
@@ -220,7 +252,7 @@ def always(expression: Expression) -> Draw:
     return lambda rng: expression
 
 
-def indices(*parents: Observation) -> tuple[int, ...]:
+def indices(*parents: Parent) -> tuple[int, ...]:
     """The candidates among the parents, each once."""
     found = dict.fromkeys(parent.index for parent in parents)
     return tuple(index for index in found if index != UNBORN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from numpy.random import Generator
 
@@ -19,14 +20,16 @@ from search_server.searchers.base import (
     UNBORN,
     Draw,
     Observation,
+    Parent,
     Problem,
     Proposal,
     TreeSearcher,
     always,
     indices,
 )
-from search_server.searchers.refinement import near, refined
-from search_server.searchers.selection import eligible, picked, picked_pair, ranked
+from search_server.searchers.refinement import REACH, near, refined
+from search_server.searchers.remembered import Memory
+from search_server.searchers.selection import Ranking, eligible, picked, picked_pair
 from search_server.searchers.structure import landed
 from search_server.spec import Searcher as SearcherSpec
 
@@ -68,7 +71,8 @@ class EvolutionSearcher(TreeSearcher):
 
     def __init__(self, settings: SearcherSpec, problem: Problem) -> None:
         super().__init__(settings, problem)
-        self._told: list[Observation] = []
+        self._memory = Memory(problem)
+        self._ranking = Ranking(settings)
         self._spent = 0.0
 
     def tell(self, observation: Observation) -> None:
@@ -76,12 +80,12 @@ class EvolutionSearcher(TreeSearcher):
         seen = observation
         self._spent = max(self._spent, seen.spent or 0.0)
         if seen.fitness is not None or seen.score is not None or seen.rungs:
-            self._told.append(seen)
+            self._ranking.add(self._memory.of(seen))
 
     def ask(self, index: int, rng: Generator) -> Iterator[Proposal]:
         """See `Searcher.ask`."""
         yield from self.named(index)
-        ranking = ranked(self._told, self.settings)
+        ranking = self._ranking.all()
         able = self._able(index, ranking)
         parents = eligible(able, self.settings) if able else self._named(index)
         best = ranking[0] if ranking and self.problem.alternate else None
@@ -110,17 +114,19 @@ class EvolutionSearcher(TreeSearcher):
         done = (max(made, self._spent) - (1.0 - refine)) / refine  # of the refinement
         return self.settings.sigma * (1.0 - 0.75 * min(1.0, done)) if done > 0 else None
 
-    def _able(self, index: int, ranking: Sequence[Observation]) -> list[Observation]:
-        """Those of a ranking that have an expression in an active branch."""
-        active = self.active(index)
-        return [seen for seen in ranking if any(branch in seen.expressions for branch in active)]
+    def _able(self, index: int, ranking: Sequence[Parent]) -> list[Parent]:
+        """Those of a ranking that have an expression in an active branch, as far as it matters."""
+        active, settings = self.active(index), self.settings
+        able = (seen for seen in ranking if any(branch in seen.branches for branch in active))
+        most = max(settings.parents, REACH) if settings.selection == "truncation" else None
+        return list(islice(able, most))
 
-    def _named(self, index: int) -> list[Observation]:
+    def _named(self, index: int) -> list[Parent]:
         """The named losses as parents, where there are no others."""
         named = ((chosen, self.problem.expressions(chosen)) for chosen in self.problem.named)
         return self._able(index, [Observation(UNBORN, *pair, None, None) for pair in named])
 
-    def _any(self, rng: Generator, parents: Sequence[Observation]) -> Observation | None:
+    def _any(self, rng: Generator, parents: Sequence[Parent]) -> Parent | None:
         """One of the parents; none in the alternating mode, which takes the template's branch."""
         if not parents or self.problem.alternate:
             return None
@@ -130,8 +136,8 @@ class EvolutionSearcher(TreeSearcher):
         self,
         index: int,
         rng: Generator,
-        parents: Sequence[Observation],
-        best: Observation | None,
+        parents: Sequence[Parent],
+        best: Parent | None,
     ) -> Proposal:
         """One parent, changed in some of the active branches, at least in one."""
         parent = picked(parents, self.settings, rng)
@@ -149,8 +155,8 @@ class EvolutionSearcher(TreeSearcher):
         self,
         index: int,
         rng: Generator,
-        parents: Sequence[Observation],
-        best: Observation | None,
+        parents: Sequence[Parent],
+        best: Parent | None,
     ) -> Proposal:
         """Two parents, crossed in every active branch; one that only the second has is its own.
 

@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 
 from losses import ExpressionBranch, LossDefinition, StockBranch
 from primitives import Expression, mutate_constants
-from search_server.searchers.base import Draw, Observation, Problem, Proposal, indices
+from search_server.searchers.base import Draw, Parent, Problem, Proposal, indices
 from search_server.searchers.structure import landed
 
 DIGITS = 4  # significant ones of a number that was moved: people are to read it
@@ -19,16 +19,17 @@ WEIGHTS = (0.01, 100.0)  # range of a loss weight
 RATES = (0.1, 10.0)  # range of the factor on the learning rate
 ALPHAS = (0.01, 0.99)
 DRAWS = 200  # of constants, until they are verified
+REACH = 64  # places of a ranking that `near` can reach: its numbers have 53 bits
 
 
-def near(parents: Sequence[Observation], rng: Generator) -> Observation:
+def near(parents: Sequence[Parent], rng: Generator) -> Parent:
     """One of the best parents: the second half as often as the best, and so on."""
     place = min(int(rng.geometric(0.5)), len(parents)) - 1
     return parents[place]
 
 
 def refined(
-    parent: Observation, branches: Sequence[str], sigma: float, problem: Problem, rng: Generator
+    parent: Parent, branches: Sequence[str], sigma: float, problem: Problem, rng: Generator
 ) -> Proposal:
     """All numbers of a parent, moved a little: a step of an evolution strategy.
 

@@ -3,26 +3,51 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from bisect import insort
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 from numpy.random import Generator
 
-from search_server.searchers.base import Observation
+from search_server.searchers.base import Parent
 from search_server.searchers.structure import distance, structure
 from search_server.spec import Searcher as Settings
 
+P = TypeVar("P", bound=Parent)
 
-def ranked(seen: Sequence[Observation], settings: Settings) -> list[Observation]:
+
+class Ranking:
+    """The candidates that were told of, kept in order where a new one does not change that of the
+    others: ranking thousands anew for every candidate would cost more than drawing it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._fixed = settings.tolerance == 0 and settings.objectives == "fitness"
+        self._told: list[Parent] = []
+
+    def add(self, seen: Parent) -> None:
+        """A candidate more."""
+        insort(self._told, seen, key=_place)
+
+    def all(self) -> Sequence[Parent]:
+        """As `ranked` has them."""
+        return self._told if self._fixed else ranked(self._told, self._settings)
+
+
+def ranked(seen: Iterable[P], settings: Settings) -> list[P]:
     """The best first: those with a fitness, then those that were stopped at a rung, the later the
     better, then those that have only a score."""
-    finished = [each for each in seen if each.fitness is not None]
-    others = [each for each in seen if each.fitness is None]
-    return [*_by_fitness(finished, settings), *sorted(others, key=_unfinished)]
+    order = sorted(seen, key=_place)
+    finished = [each for each in order if each.fitness is not None]
+    return [*_by_fitness(finished, settings), *order[len(finished) :]]
 
 
-def eligible(ranking: Sequence[Observation], settings: Settings) -> list[Observation]:
-    """Those of a ranking that parents are picked from, the best first; see `spec.trees`."""
+def eligible(ranking: Sequence[P], settings: Settings) -> list[P]:
+    """Those of a ranking that parents are picked from, the best first; see `spec.trees`.
+
+    Args:
+        ranking: under `truncation` the first `parents` of it suffice.
+    """
     if settings.selection == "ageing":
         able = [each for each in ranking if each.fitness is not None] or list(ranking)
         living = {each.index for each in sorted(able, key=_index)[-settings.population :]}
@@ -32,7 +57,7 @@ def eligible(ranking: Sequence[Observation], settings: Settings) -> list[Observa
     return list(ranking[: settings.parents])
 
 
-def picked(parents: Sequence[Observation], settings: Settings, rng: Generator) -> Observation:
+def picked(parents: Sequence[P], settings: Settings, rng: Generator) -> P:
     """One parent: any of them, or under `ageing` the best of a few."""
     if settings.selection == "ageing":
         size = min(settings.tournament, len(parents))
@@ -40,9 +65,7 @@ def picked(parents: Sequence[Observation], settings: Settings, rng: Generator) -
     return parents[int(rng.integers(len(parents)))]
 
 
-def picked_pair(
-    parents: Sequence[Observation], settings: Settings, rng: Generator
-) -> tuple[Observation, Observation]:
+def picked_pair(parents: Sequence[P], settings: Settings, rng: Generator) -> tuple[P, P]:
     """Two different parents."""
     if settings.selection == "ageing":
         one = picked(parents, settings, rng)
@@ -51,28 +74,24 @@ def picked_pair(
     return parents[int(first)], parents[int(second)]
 
 
-def size_of(seen: Observation) -> int:
-    """Nodes of all expressions of a candidate."""
-    return sum(expression.size for expression in seen.definition.expressions.values())
-
-
-def _by_fitness(finished: Sequence[Observation], settings: Settings) -> list[Observation]:
+def _by_fitness(finished: Sequence[P], settings: Settings) -> Sequence[P]:
+    """In the order that the settings ask for; given by fitness, then index."""
     if settings.tolerance == 0 and settings.objectives == "fitness":
-        return sorted(finished, key=lambda seen: (-_ap(seen), seen.index))
+        return finished
     best = max(map(_ap, finished), default=0.0)
 
-    def steps(seen: Observation) -> float:
+    def steps(seen: P) -> float:
         """How far behind the best one."""
         behind = best - _ap(seen)
         return math.floor(behind / settings.tolerance) if settings.tolerance else behind
 
-    def key(seen: Observation) -> tuple[Any, ...]:
-        return (steps(seen), size_of(seen), -_ap(seen), seen.index)
+    def key(seen: P) -> tuple[Any, ...]:
+        return (steps(seen), seen.size, -_ap(seen), seen.index)
 
     order = sorted(finished, key=key)
     if settings.objectives == "fitness":
         return order
-    fronts = _fronts([(steps(seen), size_of(seen)) for seen in order])
+    fronts = _fronts([(steps(seen), seen.size) for seen in order])
     return [seen for _, seen in sorted(zip(fronts, order, strict=True), key=lambda pair: pair[0])]
 
 
@@ -94,14 +113,14 @@ def _fronts(points: Sequence[tuple[float, int]]) -> list[int]:
     return found
 
 
-def _niches(ranking: Sequence[Observation], settings: Settings) -> list[Observation]:
+def _niches(ranking: Sequence[P], settings: Settings) -> list[P]:
     """The best of each niche, at most P: clearing (Petrowski, 1996) with a capacity of one.
 
     A poor loss far away from all others has a niche of its own, so one that was stopped at a rung
     has none as soon as there is any with a fitness.
     """
     able = [each for each in ranking if each.fitness is not None] or ranking
-    winners: list[Observation] = []
+    winners: list[P] = []
     centers: list[Any] = []
     for seen in able:
         if len(winners) == settings.parents:
@@ -113,16 +132,19 @@ def _niches(ranking: Sequence[Observation], settings: Settings) -> list[Observat
     return winners
 
 
-def _unfinished(seen: Observation) -> tuple[Any, ...]:
+def _place(seen: Parent) -> tuple[float, ...]:
+    """By fitness; without one by the last rung that was reached; else by the score."""
+    if seen.fitness is not None:
+        return (0, -seen.fitness, seen.index)
     if seen.rungs:
         step = max(seen.rungs)
-        return (0, -step, -seen.rungs[step], seen.index)
-    return (1, -(seen.score or 0.0), seen.index)
+        return (1, -step, -seen.rungs[step], seen.index)
+    return (2, -(seen.score or 0.0), seen.index)
 
 
-def _ap(seen: Observation) -> float:
+def _ap(seen: Parent) -> float:
     return seen.fitness or 0.0
 
 
-def _index(seen: Observation) -> int:
+def _index(seen: Parent) -> int:
     return seen.index

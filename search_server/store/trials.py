@@ -144,16 +144,19 @@ class Trials(Sessions):
 
     @outlasting
     def trials(
-        self, job_id: str, candidate: int | None = None, *, curves: bool = True
+        self, job_id: str, candidate: int | range | None = None, *, curves: bool = True
     ) -> list[TrialRecord]:
-        """Trials of a job, or of one candidate, by candidate, stage (cheapest first) and seed.
+        """Trials of a job, by candidate, stage (cheapest first) and seed.
 
         Args:
+            candidate: of this one alone, or of those in a range of step 1.
             curves: False leaves the curves in the database; they are most of a trial's bytes.
         """
         row = models.Trial
         query = select(row).where(row.job_id == job_id)
-        if candidate is not None:
+        if isinstance(candidate, range):
+            query = query.where(row.candidate >= candidate.start, row.candidate < candidate.stop)
+        elif candidate is not None:
             query = query.where(row.candidate == candidate)
         if not curves:
             query = query.options(defer(row.curves, raiseload=True))
@@ -262,9 +265,11 @@ def _rows(
     session: Session, job_id: str, places: Iterable[Place], *, lock: bool = False
 ) -> dict[Place, models.Trial]:
     """The rows of a job's trials that are there, locked in one order if need be."""
-    row = models.Trial
+    row, wanted = models.Trial, list(places)
     place = tuple_(row.candidate, row.stage, row.seed)
-    query = select(row).where(row.job_id == job_id, place.in_(list(places)))
+    # by the candidates first: SQLite looks no list of tuples up in an index, it reads the whole job
+    near = row.candidate.in_({candidate for candidate, _, _ in wanted})
+    query = select(row).where(row.job_id == job_id, near, place.in_(wanted))
     if lock:
         query = query.order_by(row.candidate, row.stage, row.seed).with_for_update()
     found = session.scalars(query)

@@ -13,7 +13,7 @@ from numpy.random import Generator
 
 from losses import CATALOG, ExpressionBranch, LossDefinition, detector_family
 from primitives import SPACES, Expression, parse
-from search_server.fingerprints import CALIBRATED_SCALES_AGREE, Known
+from search_server.fingerprints import CALIBRATED_SCALES_AGREE, Fingerprint, Known
 from search_server.funnel.verification import verify
 from search_server.identity import fingerprint
 from search_server.loss_choice import detector_path
@@ -60,9 +60,13 @@ def make_plan(
 
 def _different(losses: Sequence[PlannedLoss], detector: str) -> Iterator[PlannedLoss]:
     """Of losses that train alike the first; the pairs of a sub-space are all kept."""
-    known = Known(CALIBRATED_SCALES_AGREE)
+
+    def mark_of(number: int) -> Fingerprint:
+        return fingerprint(LossDefinition.from_json(losses[number].definition), detector)
+
+    known = Known(mark_of, CALIBRATED_SCALES_AGREE)
     for number, loss in enumerate(losses):
-        mark = fingerprint(LossDefinition.from_json(loss.definition), detector)
+        mark = mark_of(number)
         if loss.pair is not None or known.find(mark) is None:
             known.add(number, mark)
             yield loss

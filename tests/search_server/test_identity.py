@@ -13,7 +13,7 @@ from losses import CATALOG, ExpressionBranch, LossDefinition, StockBranch, confi
 from losses.expression_losses import SigmoidExpressionLoss
 from primitives import SPACES, parse
 from primitives.growth import grow
-from search_server.fingerprints import AGREES, Fingerprint, Known
+from search_server.fingerprints import AGREES, SCALES_AGREE, Fingerprint, Known
 from search_server.identity import directions, fingerprint
 from search_server.identity_probes import score_probes
 from workers import load_detector
@@ -259,16 +259,69 @@ def test_directions_show_a_small_block_beside_a_large_one() -> None:
         assert directions(gradient * nothing, blocks) is None
 
 
+class Kept:
+    """Fingerprints that are fetched by number, and how often they were."""
+
+    def __init__(self) -> None:
+        self.prints: dict[int, Fingerprint] = {}
+        self.known = Known(self.fetch)
+        self.fetched = 0
+
+    def add(self, number: int, fingerprint: Fingerprint) -> None:
+        self.prints[number] = fingerprint
+        self.known.add(number, fingerprint)
+
+    def fetch(self, number: int) -> Fingerprint:
+        self.fetched += 1
+        return self.prints[number]
+
+
 def test_known_finds_the_lowest_number_of_what_is_the_same() -> None:
-    known = Known()
-    rng = np.random.default_rng(3)
+    kept, rng = Kept(), np.random.default_rng(3)
+    known = kept.known
     vectors = rng.normal(size=(40, 60))
     for number, vector in enumerate(vectors):
-        known.add(number, Fingerprint("{}", vector, {"cls": 1.0}))
-    known.add(99, Fingerprint("{}", vectors[7], {"cls": 1.0}))
+        kept.add(number, Fingerprint("{}", vector, {"cls": 1.0}))
+    kept.add(99, Fingerprint("{}", vectors[7], {"cls": 1.0}))
     for number, vector in enumerate(vectors):
         moved = vector + 0.9 * AGREES * rng.choice((-1.0, 1.0), 60)
         assert known.find(Fingerprint("{}", moved, {"cls": 1.0})) == number
         assert known.find(Fingerprint("{}", moved, {"cls": 1.001})) is None
         assert known.find(Fingerprint(json.dumps({"a": 1}), moved, {"cls": 1.0})) is None
     assert known.find(Fingerprint("{}", vectors[7] + 1e-3, {"cls": 1.0})) is None
+
+
+def test_known_says_what_a_comparison_with_everyone_says() -> None:
+    """Whole clouds of losses that differ about as much as they may, in entries and in scales."""
+    rng = np.random.default_rng(5)
+    centers = rng.normal(size=(12, 40))
+
+    def drawn() -> Fingerprint:
+        vector = centers[rng.integers(12)].copy()
+        spread = AGREES * 10.0 ** rng.uniform(-1.5, 1.0)
+        places = rng.random(40) < rng.choice((0.05, 1.0))
+        vector[places] += spread * rng.uniform(-1.0, 1.0, int(places.sum()))
+        scale = 2.0 * (1.0 + SCALES_AGREE * float(rng.choice((0.0, 0.5, 1.01, 1.5, 50.0))))
+        form = str(rng.choice(("{}", '{"a":1}')))
+        if rng.random() < 0.1:
+            return Fingerprint(form, np.zeros(0), {})
+        return Fingerprint(form, vector, {"cls": 1.0, "bbox": scale})
+
+    kept, found, missed = Kept(), 0, 0
+    for number in range(600):
+        asked = drawn()
+        same = [other for other, each in kept.prints.items() if each.same(asked)]
+        assert kept.known.find(asked) == min(same, default=None), number
+        found, missed = found + bool(same), missed + (not same)
+        kept.add(number, asked)
+    assert found > 100
+    assert missed > 100
+
+
+def test_other_losses_are_told_apart_without_being_fetched() -> None:
+    kept, rng = Kept(), np.random.default_rng(9)
+    for number in range(3000):
+        found = Fingerprint("{}", rng.normal(size=30), {"cls": 1.0})
+        assert kept.known.find(found) is None
+        kept.add(number, found)
+    assert kept.fetched <= 1

@@ -252,7 +252,7 @@ def test_scales_count_as_the_job_says(url: str) -> None:
     )
     with Store.open(url) as store:
         job = open_job(store, fake.new_job(url, **SMALL))
-    same = SameLosses(job)
+    same = SameLosses(job, lambda index: job.baseline.to_json())
     same.add(0, same.fingerprint(job.baseline))
     assert same.find(given) == 0
     for scale in (1.0001, 2.0):
