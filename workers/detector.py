@@ -6,10 +6,14 @@ import contextlib
 import io
 import tempfile
 import warnings
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import mmengine.config.utils
 from mmengine.config import Config
+from mmengine.fileio import load
 
 from losses import LossesError
 from workers.config_text import UnwritableError, config_text
@@ -72,10 +76,29 @@ def one_line(error: BaseException, limit: int = 300) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+@cache
+def _metafile(path: str) -> Any:
+    """What an installed package says of some of its configs."""
+    return load(path)
+
+
+@contextlib.contextmanager
+def _metafiles_kept() -> Iterator[None]:
+    """Inside, mmengine reads each of the hundred files in which it looks up an ``mmdet::`` config
+    once a process, not once a look."""
+    before = mmengine.config.utils.load
+    mmengine.config.utils.load = _metafile
+    try:
+        yield
+    finally:
+        mmengine.config.utils.load = before
+
+
 def _read(file: Path, name: str) -> dict[str, Any]:
     # mmengine prints about deprecated fields; reading a config has nothing to say. Its look for
     # ``mmdet::`` warns of pkg_resources, which a user cannot mend.
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    with quiet, warnings.catch_warnings(), _metafiles_kept():
         warnings.simplefilter("ignore")
         try:
             config = Config.fromfile(file, import_custom_modules=False)
