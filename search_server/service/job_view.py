@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from search_server.candidates import ACCEPTED
 from search_server.overview import JobSummary, summary
@@ -69,10 +69,9 @@ def job_view(store: Store, job_id: str) -> JobView:
     """
     record = store.job(job_id)
     told = summary(store, job_id)
-    counts = (
-        select(FunnelCount.outcome == ACCEPTED, func.sum(FunnelCount.count))
-        .where(FunnelCount.job_id == job_id)
-        .group_by(FunnelCount.outcome == ACCEPTED)
+    accepted = case((FunnelCount.outcome == ACCEPTED, FunnelCount.count), else_=0)
+    counts = select(func.sum(FunnelCount.count), func.sum(accepted)).where(
+        FunnelCount.job_id == job_id
     )
     by_place = select(TrialCount.stage, TrialCount.state, TrialCount.count).where(
         TrialCount.job_id == job_id, TrialCount.count > 0
@@ -85,7 +84,7 @@ def job_view(store: Store, job_id: str) -> JobView:
     )
     newest = select(func.max(Submission.attempt)).where(Submission.job_id == job_id)
     with store.reading() as session:
-        draws = {bool(row[0]): int(row[1]) for row in session.execute(counts)}
+        drawn, verified = (int(count or 0) for count in session.execute(counts).one())
         trials: dict[str, dict[str, int]] = {}
         for stage, state, count in session.execute(by_place):
             trials.setdefault(stage, {})[state] = count
@@ -93,7 +92,7 @@ def job_view(store: Store, job_id: str) -> JobView:
         serial = session.scalar(select(Job.serial).where(Job.id == job_id))
         attempts = int(session.scalar(newest) or 0)
     request = store.request_of(job_id)
-    funnel = {"drawn": sum(draws.values()), "verified": draws.get(True, 0)}
+    funnel = {"drawn": drawn, "verified": verified}
     if record.spec.get("funnel", {}).get("simulate") is not None:
         funnel["simulated"] = _ended(trials, "simulate")
     funnel |= {"trained": told.trained, "confirm trials": told.confirmed}
