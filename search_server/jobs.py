@@ -19,6 +19,7 @@ from losses import (
 )
 from losses.ranking_config import ranks
 from search_server.calibration import Calibration, captured
+from search_server.checked_data import check_classes, classes_of
 from search_server.errors import SpecError
 from search_server.funnel.confirm import rivals_of
 from search_server.funnel.rungs import Halving
@@ -34,7 +35,7 @@ from search_server.stage_seeds import confirm_seeds
 from search_server.store import JobRecord, Store
 from search_server.store.requests import Asked
 from workers import DetectorError, Split, TrialSpec, load_detector, lossforge_home
-from workers.data import DataError, check_split, digits, one_image_per_class, read_classes
+from workers.data import DataError, digits, one_image_per_class
 from workers.data.parcels import LARGEST, check_parcel
 from workers.detector import parse_detector
 from workers.warm_start import WarmStart
@@ -255,7 +256,12 @@ def splits_of(spec: JobSpec) -> dict[str, Split]:
     if spec.data == PACKAGED_DATA:
         return dict(digits().splits)
     assert isinstance(spec.data, DataSpec)
-    given = {name: getattr(spec.data, name) for name in DataSpec.model_fields}
+    return named_splits(spec.data)
+
+
+def named_splits(data: DataSpec) -> dict[str, Split]:
+    """The splits of a data set by name."""
+    given = {name: getattr(data, name) for name in DataSpec.model_fields}
     return {
         name: Split(split.annotations, split.images)
         for name, split in given.items()
@@ -266,14 +272,14 @@ def splits_of(spec: JobSpec) -> dict[str, Split]:
 def _checked_classes(spec: JobSpec, splits: Mapping[str, Split], source: object) -> tuple[str, ...]:
     """The classes of `search_train`, which all splits must have."""
     try:
-        classes = read_classes(splits["search_train"].annotations)
+        classes = classes_of(splits["search_train"])
     except DataError as error:
         raise SpecError(source, "data.search_train", str(error), "see the message") from error
     if spec.data == PACKAGED_DATA:
         return classes
     for name, split in splits.items():
         try:
-            check_split(split, classes)
+            check_classes(split, classes)
         except DataError as error:
             allowed = "it must be a split in COCO format with the classes of search_train"
             raise SpecError(source, f"data.{name}", str(error), allowed) from error

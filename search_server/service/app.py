@@ -44,7 +44,7 @@ def make_app(
         tokens_wanted: whether every request has to show a token.
         reconciler: runs what is submitted, while the application lives; None: somebody else does.
     """
-    limits, checker = Limits(settings.bounds), Checker()
+    limits, checker = Limits(settings.bounds), Checker(settings.data)
     streams = Streams(lambda job_id: progress_of(job_view(store, job_id)).model_dump(mode="json"))
 
     @asynccontextmanager

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from search_server.errors import SearchError, SpecError
 from search_server.service.problems import Problem, of_specs
-from search_server.spec import JobSpec
+from search_server.spec import DataSpec, JobSpec
 
 if TYPE_CHECKING:
     from search_server.jobs import Job
@@ -26,9 +26,14 @@ LONGEST_WAIT = 1.5  # seconds
 
 
 class Checker:
-    """Checks the specs of one service."""
+    """Checks the specs of one service.
 
-    def __init__(self) -> None:
+    Args:
+        data: the data sets of its settings, which are looked at before anybody asks for one.
+    """
+
+    def __init__(self, data: Mapping[str, str | DataSpec]) -> None:
+        self._data = data
         self._one = threading.Lock()
         self._spaces: dict[str, str] = {}  # by detector
         self._loaded = threading.Event()
@@ -99,10 +104,17 @@ class Checker:
     def _load(self) -> None:
         began = time.monotonic()
         try:
-            import search_server.jobs  # noqa: F401 - loads torch and mmdet
-            from workers.data import digits
+            from search_server.checked_data import look_at
+            from search_server.jobs import named_splits  # loads torch and mmdet
+            from workers.data import DataError, digits
 
             digits()  # drawn once, some seconds
+            for name, given in self._data.items():
+                try:
+                    if isinstance(given, DataSpec):
+                        look_at(named_splits(given))
+                except DataError as error:
+                    log.warning("the data set %s of the settings cannot be used: %s", name, error)
         except Exception:
             log.exception("what checks specs could not be loaded")
         finally:
