@@ -31,7 +31,7 @@ CELL = 1e-5
 """Width of a bucket; wider than what the numbers in equal losses' buckets can differ by."""
 MARKS = 4
 """Dot products, beside the bucket's, by which losses are told apart without their vectors."""
-AT_HAND = 64
+AT_HAND = 256
 """Fingerprints that are not fetched again when they were fetched last."""
 
 

@@ -33,6 +33,7 @@ from workers import TrialResult, TrialSpec
 TESTS = Path(__file__).parents[1]
 SEEDS = 10
 SLOTS = 400
+WEIGHTS = {"random": 1.0, "mutation": 0.0, "crossover": 0.0}
 MIB = 2**20
 
 
@@ -143,7 +144,8 @@ def main() -> None:
             url,
             candidates=given.trials // SEEDS,
             window=2 * SLOTS // SEEDS,
-            searcher={"population": 16, "parents": 6},
+            # grown, for offspring of parents whose made-up APs nobody beats are soon all known
+            searcher={**WEIGHTS, "population": 16, "parents": 6},
             funnel={"verify": verify, "proxy": {"steps": 5, "seeds": list(range(SEEDS))}},
         )
         executor = Metronome(given.rate, given.trials)
