@@ -126,6 +126,8 @@ def _compared(request: Request, wanted: Sequence[str], baseline: str) -> Compari
     try:
         keys = candidate_keys(wanted)
         base = candidate_keys([baseline])[0] if baseline else (keys[0][0], 0)
+        if not all(job.isprintable() for job, _ in (base, *keys)):
+            raise JobError("no job has a control character in its name")
     except JobError as error:
         raise Problem(422, str(error)) from None
     every = list(dict.fromkeys([base, *keys]))
