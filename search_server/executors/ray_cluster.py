@@ -25,8 +25,7 @@ from search_server.ray_token import TOKEN_CURE
 from workers import lossforge_home
 
 LOOK_AGAIN = 10.0  # seconds that an answer of Ray's is believed
-SILENCE = 45.0  # seconds without an answer that mean that there will be none
-ANSWER_SECONDS = 60.0  # for a task that does nothing; a node may have to start a process for it
+SILENCE = 45.0  # seconds without an answer that mean that there will be none; Ray ends us after 60
 KNOCK_SECONDS = 10.0
 LAST_LOOK = 1.0  # seconds; this process may have been held for a while, and not Ray
 
@@ -99,7 +98,7 @@ def check_answers(ray: Any) -> None:
     """
     nothing = ray.remote(num_cpus=0, max_retries=0)(lambda: None)
     try:
-        ray.get(nothing.remote(), timeout=ANSWER_SECONDS)
+        ray.get(nothing.remote(), timeout=SILENCE)
     except ray.exceptions.RayError as error:
         raise ClusterGone(f"it runs no task any more ({type(error).__name__})") from error
 
@@ -137,6 +136,7 @@ class Watch(Generic[T]):
     def forget(self) -> None:
         """Have the next answer be a new one."""
         self._known, self._again = None, float("-inf")
+        self._question = self._since = None
 
     def __call__(self) -> T:
         """The newest answer; none but the first is waited for.
@@ -148,7 +148,7 @@ class Watch(Generic[T]):
             self._question = asked(self._ask)
             self._since = self._since or time.monotonic()
         self._look(0.0 if self._known else self._silence)
-        if self._since is not None and time.monotonic() - self._since > self._silence:
+        if self._since is not None and time.monotonic() - self._since >= self._silence:
             self._look(LAST_LOOK)
             if self._since is not None:
                 raise ClusterGone(f"it has not answered for {self._silence:g} s")

@@ -30,7 +30,9 @@ def _module(file: Path) -> Any:
 
 
 PROGRAM = Path(__file__).with_name("fake_search.py")
+RAY_PROGRAM = Path(__file__).with_name("ray_search.py")
 fake = _module(PROGRAM)
+on_ray = _module(RAY_PROGRAM)
 postgres = _module(Path(__file__).parent.parent / "postgres.py")
 
 CHAOS = int(os.environ.get("LOSSFORGE_CHAOS", "1"))

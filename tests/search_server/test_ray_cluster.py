@@ -47,6 +47,11 @@ def test_the_last_answer_stands_while_the_next_is_awaited(monkeypatch: pytest.Mo
     assert watch() == 1
     asking.set()
     assert [watch(), watch()] == [1, 1]
+    watch.forget()  # nor is what was asked before it
+    asking.clear()
+    assert watch() == 1
+    asking.set()
+    assert watch() == 1
     gate.set()
     until(lambda: watch() == 2)
 
