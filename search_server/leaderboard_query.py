@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     Row,
     Select,
     and_,
@@ -105,7 +106,9 @@ def _places(one_job: bool, in_state: bool, groups: int) -> Query:
 @cache
 def place_query() -> Select[int]:
     """How many candidates of the job stand before one: parameters are the columns of its row."""
-    standing, behind, index = (bindparam(name) for name in ("standing", "behind", "number"))
+    standing: BindParameter[int] = bindparam("standing")
+    behind: BindParameter[float] = bindparam("behind")
+    index: BindParameter[int] = bindparam("number")
     before = or_(
         _C.standing < standing,
         and_(_C.standing == standing, _C.behind < behind),
