@@ -23,6 +23,7 @@ from workers import (
     run_trial,
     train,
 )
+from workers.forks import SWITCH
 from workers.modules import MODULES
 
 MakeSpec = Callable[..., TrialSpec]
@@ -92,7 +93,10 @@ def test_the_limit_kills_whatever_the_trial_does(
     assert work_folders(own_home) == []
 
 
-def test_the_limit_covers_the_start_of_the_process(make_spec: MakeSpec) -> None:
+def test_the_limit_covers_the_start_of_the_process(
+    make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SWITCH, "off")  # a fork begins at once
     began = time.monotonic()
     result = run_trial(make_spec(time_limit=0.5))
     assert result.status == "timeout"
