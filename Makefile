@@ -30,6 +30,7 @@ demo: $(STAMP) ## search for a loss on real digits (about ten minutes), print th
 	$(BIN)/lossforge leaderboard --limit 8 --store sqlite:///$(DEMO)/store.db
 	$(BIN)/lossforge export --store sqlite:///$(DEMO)/store.db --force -o $(DEMO)/best.py
 	$(BIN)/lossforge report --store sqlite:///$(DEMO)/store.db -o $(DEMO)/report.png
+	@echo "look at it in a browser: $(BIN)/lossforge serve --store sqlite:///$(DEMO)/store.db"
 
 test: $(STAMP) lint ## lint, type check and run every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
