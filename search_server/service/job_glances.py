@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
-from search_server.candidates import ACCEPTED
 from search_server.overview import JobSummary
-from search_server.service.job_view import seconds_left
-from search_server.store.models import FunnelCount, Job, TrialCount
+from search_server.service.job_view import draws, seconds_left
+from search_server.store.models import Job, TrialCount
 
 if TYPE_CHECKING:
     from search_server.store import Store
@@ -38,29 +36,21 @@ class JobGlance:
 def glances(store: Store, jobs: Sequence[JobSummary]) -> list[JobGlance]:
     """The jobs in their order, by three queries for all of them."""
     ids = [job.id for job in jobs]
-    accepted = FunnelCount.outcome == ACCEPTED
-    draws = (
-        select(FunnelCount.job_id, accepted, func.sum(FunnelCount.count))
-        .where(FunnelCount.job_id.in_(ids))
-        .group_by(FunnelCount.job_id, accepted)
-    )
     under_way = (
         select(TrialCount.job_id, func.sum(TrialCount.count))
         .where(TrialCount.job_id.in_(ids), TrialCount.state == "running")
         .group_by(TrialCount.job_id)
     )
     wanted = select(Job.id, Job.spec["candidates"].as_integer()).where(Job.id.in_(ids))
-    counts: dict[str, dict[bool, int]] = defaultdict(dict)
     with store.reading() as session:
-        for job_id, was_accepted, count in session.execute(draws):
-            counts[job_id][bool(was_accepted)] = int(count)
+        drawn = draws(session, ids)
         running = {job_id: int(count) for job_id, count in session.execute(under_way)}
         candidates = {job_id: count for job_id, count in session.execute(wanted)}  # noqa: C416
     return [
         JobGlance(
             job,
-            drawn=sum(counts[job.id].values()),
-            verified=counts[job.id].get(True, 0),
+            drawn=drawn.get(job.id, (0, 0))[0],
+            verified=drawn.get(job.id, (0, 0))[1],
             running=running.get(job.id, 0),
             seconds_left=seconds_left(job, candidates.get(job.id)),
         )

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import case, func, select
+from sqlalchemy.orm import Session
 
 from search_server.candidates import ACCEPTED
 from search_server.overview import JobSummary, summary
 from search_server.store import Store
-from search_server.store.models import FunnelCount, Job, Submission, Trial, TrialCount
+from search_server.store.models import FunnelCount, Submission, Trial, TrialCount
 
 MOST_RUNNING = 50
 ENDED = ("done", "diverged", "timeout", "out_of_memory", "failed")
@@ -69,10 +70,6 @@ def job_view(store: Store, job_id: str) -> JobView:
     """
     record = store.job(job_id)
     told = summary(store, job_id)
-    accepted = case((FunnelCount.outcome == ACCEPTED, FunnelCount.count), else_=0)
-    counts = select(func.sum(FunnelCount.count), func.sum(accepted)).where(
-        FunnelCount.job_id == job_id
-    )
     by_place = select(TrialCount.stage, TrialCount.state, TrialCount.count).where(
         TrialCount.job_id == job_id, TrialCount.count > 0
     )
@@ -84,19 +81,17 @@ def job_view(store: Store, job_id: str) -> JobView:
     )
     newest = select(func.max(Submission.attempt)).where(Submission.job_id == job_id)
     with store.reading() as session:
-        drawn, verified = (int(count or 0) for count in session.execute(counts).one())
+        drawn, verified = draws(session, [job_id]).get(job_id, (0, 0))
         trials: dict[str, dict[str, int]] = {}
         for stage, state, count in session.execute(by_place):
             trials.setdefault(stage, {})[state] = count
         running = [Running(*row) for row in session.execute(under_way)]
-        serial = session.scalar(select(Job.serial).where(Job.id == job_id))
         attempts = int(session.scalar(newest) or 0)
     request = store.request_of(job_id)
     funnel = {"drawn": drawn, "verified": verified}
     if record.spec.get("funnel", {}).get("simulate") is not None:
         funnel["simulated"] = _ended(trials, "simulate")
     funnel |= {"trained": told.trained, "confirm trials": told.confirmed}
-    assert serial is not None
     return JobView(
         told,
         record.spec,
@@ -108,6 +103,18 @@ def job_view(store: Store, job_id: str) -> JobView:
         attempts,
         "" if request is None else request.note,
     )
+
+
+def draws(session: Session, jobs: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Draws of the searchers of jobs, and how many of them were accepted; jobs without any are not
+    among them."""
+    accepted = case((FunnelCount.outcome == ACCEPTED, FunnelCount.count), else_=0)
+    query = (
+        select(FunnelCount.job_id, func.sum(FunnelCount.count), func.sum(accepted))
+        .where(FunnelCount.job_id.in_(jobs))
+        .group_by(FunnelCount.job_id)
+    )
+    return {job_id: (int(drawn), int(some)) for job_id, drawn, some in session.execute(query)}
 
 
 def _ended(trials: Mapping[str, Mapping[str, int]], stage: str) -> int:

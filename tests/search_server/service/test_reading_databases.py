@@ -48,7 +48,14 @@ def answers(store: Store) -> dict[str, object]:
     found["candidate"] = {name: each for name, each in candidate.items() if name != "trials"}
     compared = {"candidate": ["made-1:0", "made-1:5", "made-2:1"]}
     found["compare"] = client.get("/api/v1/compare", params=compared).json()
-    for place in ("/api/v1/metrics", "/api/v1/jobs", one, f"{one}/candidates/23"):
+    for place in (
+        "/api/v1/metrics",
+        "/api/v1/jobs",
+        "/jobs",
+        "/jobs/made-1",
+        one,
+        f"{one}/candidates/23",
+    ):
         assert client.get(place).status_code == 200
     return found
 
