@@ -11,14 +11,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection
 
-from search_server.confirmation import CONFIRM, TEST, Confirmation, reading
 from search_server.leaderboard_front import front
 from search_server.leaderboard_keys import STAGE, Key, Trials, Values, candidates, trials
+from search_server.leaderboard_making import NONE, made_row
 from search_server.leaderboard_query import (
     AT_ONCE,
     SPECS,
@@ -28,10 +27,8 @@ from search_server.leaderboard_query import (
     place_query,
     places_query,
 )
-from search_server.leaderboard_rows import LeaderboardGroup, LeaderboardRow, Paired
-from search_server.ranking_text import is_joint, ranking_text
+from search_server.leaderboard_rows import LeaderboardGroup, LeaderboardRow
 from search_server.rounds import Rounds
-from search_server.seed_statistics import deviation
 
 if TYPE_CHECKING:
     from search_server.store import Store
@@ -54,7 +51,6 @@ class _Group:
 
 
 _IN_ORDER = attrgetter("standing", "behind", "serial", "number")
-_NONE = Trials()
 
 
 @dataclass(frozen=True)
@@ -73,23 +69,11 @@ class _Known:
     front: Mapping[int, set[tuple[int, int]]]
 
     def of(self, line: Line) -> Trials:
-        return self.trials.get((line.job_id, line.number), _NONE)
+        return self.trials.get((line.job_id, line.number), NONE)
 
-    def judged(self, line: Line) -> Confirmation | None:
-        """What the stages that judge say of a row; None where it has no trial of them."""
-        own = self.of(line)
-        if not (own.values(CONFIRM) or own.values(TEST)):
-            return None
-        base = self.trials.get((line.job_id, 0), _NONE) if line.number else _NONE
-        return Confirmation(
-            confirm=reading(own.values(CONFIRM), base.values(CONFIRM)),
-            test=reading(own.values(TEST), base.values(TEST)),
-            gain=line.gain,
-            p=line.p,
-            family=line.family or 0,
-            shrunken=line.shrunken,
-            reused=own.reused(proxy=False),
-        )
+    def beside(self, line: Line) -> Trials:
+        """The trials of a row's own baseline; none for that one itself."""
+        return self.trials.get((line.job_id, 0), NONE) if line.number else NONE
 
 
 def groups(store: Store, page: Page) -> list[LeaderboardGroup]:
@@ -205,40 +189,15 @@ def _row(
     line: Line, group: int, place: int | None, base: Values | None, known: _Known
 ) -> LeaderboardRow:
     """One candidate; `base` is the baseline's AP by seed, None for the baseline itself."""
-    job, own = known.jobs[line.job_id], known.of(line)
-    values = own.values(STAGE)
-    rounds = None if job.rounds is None else Rounds(job.rounds, job.samples)
+    job = known.jobs[line.job_id]
     ranked = line.state != "failed" and (line.fitness is not None or line.gain is not None)
-    branch = line.definition.get("rpn")
-    return LeaderboardRow(
-        rank=place if ranked else None,
-        job=line.job_id,
-        index=line.number,
-        name=line.name,
-        origin=line.origin,
-        cls=line.cls_text,
-        bbox=line.bbox_text,
-        size=line.size,
-        stage=line.stage,
-        state=line.state,
-        reason=line.reason,
-        simulate_score=line.simulate_score,
-        fitness=line.fitness,
-        deviation=deviation([*values.values()]),
-        seeds=len(values),
-        difference=None if base is None else _paired(values, base),
+    return made_row(
+        line,
+        known.of(line),
+        known.beside(line),
+        base or {},
         baseline=base is None,
-        rpn=ranking_text(branch) if isinstance(branch, Mapping) else None,
-        joint=is_joint(line.definition.get("cls")),
-        round=None if rounds is None else rounds.round(line.number),
-        judged=known.judged(line),
+        rank=place if ranked else None,
+        rounds=None if job.rounds is None else Rounds(job.rounds, job.samples),
         front=(line.serial, line.number) in known.front[group],
-        reused=own.reused(),
     )
-
-
-def _paired(values: Values, base: Values) -> Paired | None:
-    both = [value - base[seed] for seed, value in values.items() if seed in base]
-    if not both:
-        return None
-    return Paired(fmean(both), deviation(both), len(both))

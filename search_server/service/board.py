@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, select
 
-from search_server.confirmation import CONFIRM, TEST, Confirmation, reading
 from search_server.leaderboard_front import front
-from search_server.leaderboard_keys import STAGE, Key, Trials, Values, candidates, trials
-from search_server.leaderboard_query import Line
-from search_server.leaderboard_rows import LeaderboardRow, Paired
-from search_server.ranking_text import is_joint, ranking_text
+from search_server.leaderboard_keys import STAGE, Key, candidates, trials
+from search_server.leaderboard_making import NONE, made_row
+from search_server.leaderboard_rows import LeaderboardRow
 from search_server.rounds import Rounds
-from search_server.seed_statistics import deviation
 from search_server.service.board_query import AT_ONCE, Place, Shape, statement
 from search_server.store.models import Job
 
 if TYPE_CHECKING:
     from search_server.store import Store
 
-NONE = Trials()
 EVERYTHING = Shape()
 
 
@@ -132,8 +127,17 @@ def rows_of(
         line = by_key[key]
         ahead = (line.serial, line.number) in on_front[line.serial]
         base = tried.get((line.job_id, 0), NONE) if line.number else NONE
-        row = _row(line, jobs[line.job_id], tried.get(key, NONE), base)
-        made.append(replace(row, front=ahead))
+        row = made_row(
+            line,
+            tried.get(key, NONE),
+            base,
+            base.values(STAGE),
+            baseline=line.origin == "baseline",
+            rank=None,
+            rounds=jobs[line.job_id].rounds,
+            front=ahead,
+        )
+        made.append(row)
     return made
 
 
@@ -162,52 +166,3 @@ def _spaces(branches: object) -> tuple[str, ...]:
         space = branch.get("space") if isinstance(branch, Mapping) else None
         found.append(space.get("name") if isinstance(space, Mapping) else space)
     return tuple(str(each) for each in found if each is not None)
-
-
-def _row(line: Line, job: JobLine, own: Trials, base: Trials) -> LeaderboardRow:
-    """One candidate, from its trials and those of its job's baseline."""
-    proxy = own.values(STAGE)
-    branch = line.definition.get("rpn")
-    return LeaderboardRow(
-        rank=None,
-        job=line.job_id,
-        index=line.number,
-        name=line.name,
-        origin=line.origin,
-        cls=line.cls_text,
-        bbox=line.bbox_text,
-        size=line.size,
-        stage=line.stage,
-        state=line.state,
-        reason=line.reason,
-        simulate_score=line.simulate_score,
-        fitness=line.fitness,
-        deviation=deviation([*proxy.values()]),
-        seeds=len(proxy),
-        difference=_paired(proxy, base.values(STAGE)),
-        baseline=line.origin == "baseline",
-        rpn=ranking_text(branch) if isinstance(branch, Mapping) else None,
-        joint=is_joint(line.definition.get("cls")),
-        round=None if job.rounds is None else job.rounds.round(line.number),
-        judged=_judged(line, own, base),
-        reused=own.reused(),
-    )
-
-
-def _judged(line: Line, own: Trials, base: Trials) -> Confirmation | None:
-    if not (own.values(CONFIRM) or own.values(TEST)):
-        return None
-    return Confirmation(
-        confirm=reading(own.values(CONFIRM), base.values(CONFIRM)),
-        test=reading(own.values(TEST), base.values(TEST)),
-        gain=line.gain,
-        p=line.p,
-        family=line.family or 0,
-        shrunken=line.shrunken,
-        reused=own.reused(proxy=False),
-    )
-
-
-def _paired(values: Values, base: Values) -> Paired | None:
-    both = [value - base[seed] for seed, value in values.items() if seed in base]
-    return Paired(fmean(both), deviation(both), len(both)) if both else None
