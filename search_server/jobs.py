@@ -17,6 +17,7 @@ from losses import (
     detector_family,
     space_role,
 )
+from losses.paths import detector_names
 from losses.ranking_config import ranks
 from search_server.calibration import Calibration, captured
 from search_server.checked_data import check_classes, classes_of
@@ -230,10 +231,8 @@ def detector_text(spec: JobSpec, source: object = "spec") -> str:
     packaged = configs_dir() / "detectors"
     path = Path(given) if given.endswith(".py") else packaged / f"{given}.py"
     if not path.is_file():
-        names = sorted(
-            str(file.relative_to(packaged).with_suffix("")) for file in packaged.glob("*/[!_]*.py")
-        )
-        allowed = f"give the path of an mmdet config, or one of {', '.join(names)}"
+        names = ", ".join(detector_names())
+        allowed = f"give the path of an mmdet config, or one of {names}"
         raise SpecError(source, "detector", given, allowed)
     try:
         return load_detector(path)

@@ -16,6 +16,7 @@ from losses import (
     detector_family,
     load_definition,
 )
+from losses.paths import detector_names
 from primitives import parse
 from search_server.errors import JobError
 from workers import load_detector
@@ -32,10 +33,7 @@ def detector_path(given: str) -> Path:
     for path in (Path(given), packaged / f"{given}.py"):
         if path.is_file():
             return path
-    names = ", ".join(
-        str(path.relative_to(packaged).with_suffix(""))
-        for path in sorted(packaged.glob("*/[!_]*.py"))
-    )
+    names = ", ".join(detector_names())
     raise JobError(f"{given!r} is no file; give an mmdet config, or one of {names}")
 
 

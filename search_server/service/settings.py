@@ -16,7 +16,7 @@ from pydantic import (
     field_validator,
 )
 
-from losses import configs_dir
+from losses.paths import detector_names
 from search_server.errors import ServiceError, SpecError
 from search_server.spec.data import PACKAGED, DataSpec, resolved
 from search_server.spec.loading import read_yaml
@@ -135,14 +135,9 @@ class ServiceSettings(Section):
         """Name in a submitted spec -> what a spec means by it: a packaged name, or a path."""
         if isinstance(self.detectors, Mapping):
             return dict(self.detectors)
-        folder = configs_dir() / "detectors"
-        packaged = sorted(
-            file.relative_to(folder).with_suffix("").as_posix()
-            for file in folder.glob("*/[!_]*.py")
-        )
         return {
             name: name
-            for name in packaged
+            for name in detector_names()
             if any(fnmatchcase(name, pattern) for pattern in self.detectors)
         }
 
