@@ -84,7 +84,7 @@ def section(store: Store, detector: str) -> Iterator[str]:
     others = [other for kind in RIVALS if (other := done(store, detector, kind))]
     picture = ROOT / "docs" / "images" / f"results_{detector}.png"
     ways = races(store, job, others)
-    report(store, job, picture, ways)
+    report(store, job, picture, ways, discovered(store, job))
     yield f"### {DETECTORS[detector]}\n"
     yield from _floor(store, detector)
     yield from _readings(publication, found)

@@ -121,6 +121,14 @@ def report(
         Path, typer.Option("--output", "-o", metavar="FILE", help="The picture to write, FILE.png.")
     ],
     job: JobArgument = None,
+    candidate: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Show the formula and the curves of this one; by default those of the best.",
+            show_default=False,
+        ),
+    ] = None,
     against: Annotated[
         list[str] | None,
         typer.Option(
@@ -147,7 +155,7 @@ def report(
         from search_server.report.races import races
 
         found = races(opened, of, against) if against else ()
-        draw(opened, of, output, found)
+        draw(opened, of, output, found, candidate)
     if as_json:
         print_json({"job": of, "file": output.absolute(), "races": found})
         return

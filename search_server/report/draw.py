@@ -49,7 +49,13 @@ LEGEND = 0.45
 DPI = 130
 
 
-def report(store: Store, job_id: str, path: Path, beside: Sequence[Race] = ()) -> Path:
+def report(
+    store: Store,
+    job_id: str,
+    path: Path,
+    beside: Sequence[Race] = (),
+    candidate: int | None = None,
+) -> Path:
     """Draws a job as it is now, in whatever state: search, funnel, best formula and its curves.
 
     Between them what there is of: the confirmed differences, AP against size, AP over the rungs.
@@ -60,14 +66,15 @@ def report(store: Store, job_id: str, path: Path, beside: Sequence[Race] = ()) -
     Args:
         path: the PNG file; an existing one is replaced, a missing folder is made.
         beside: the job's own way and those of others to draw it with, see `races.races`.
+        candidate: index of the one whose formula and curves are drawn; None: the best.
 
     Returns:
         ``path``.
 
     Raises:
-        JobError: there is no such job.
+        JobError: there is no such job, or it has not trained that candidate to the end.
     """
-    findings = gather(store, job_id)
+    findings = gather(store, job_id, candidate)
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(dict(RC)):
         figure = draw(findings, beside)

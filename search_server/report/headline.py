@@ -32,18 +32,23 @@ def draw_headline(axes: Axes, findings: Findings, width: float) -> None:
 
 def result_sentence(findings: Findings) -> str:
     """The best candidate's AP, the baseline's, and their difference paired by seed, in one line."""
-    if findings.policy is not None:
+    if findings.policy is not None and not findings.asked:
         return _policy_sentence(findings, findings.policy)
     baseline = findings.baseline_spread
     against = f"baseline AP {baseline.text()}" if baseline.seeds else "no baseline yet"
     if findings.best is None:
         return f"No candidate has finished training yet  ·  {against}"
-    confirmed = next((each for each in findings.confirmed if not each.rival), None)
+    shown = findings.best.index if findings.asked else None
+    confirmed = next(
+        (each for each in findings.confirmed if not each.rival and shown in (None, each.index)),
+        None,
+    )
     if confirmed is not None:
         return _confirmed_sentence(findings, confirmed)
     seeds = _seeds(findings.best_spread.count)
+    which = "One" if findings.asked else "Best"
     text = (
-        f"Best of {findings.trained} trained: candidate {findings.best.index} "
+        f"{which} of {findings.trained} trained: candidate {findings.best.index} "
         f"({findings.best.origin}), AP {findings.best_spread.text()} over {seeds}"
     )
     text += f"  ·  {against}"
@@ -56,7 +61,8 @@ def result_sentence(findings: Findings) -> str:
 def _confirmed_sentence(findings: Findings, best: ConfirmedLoss) -> str:
     """What fresh seeds say about the best that was confirmed, and on `test` if it was read."""
     paired = best.difference
-    text = f"Best confirmed: candidate {best.label}, AP to the baseline {_interval(paired)}"
+    which = "Confirmed" if findings.asked else "Best confirmed"
+    text = f"{which}: candidate {best.label}, AP to the baseline {_interval(paired)}"
     text += f" over {_seeds(paired.count)}"
     if best.p is not None:
         text += ", p <0.001" if best.p < 0.001 else f", p {best.p:.3f}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from search_server.errors import JobError
 from search_server.report.judged_records import (
     ConfirmedLoss,
     RungCurve,
@@ -58,13 +59,14 @@ class Findings:
     Attributes:
         funnel: stage -> origin -> count, for the stages of :data:`STAGES`; no baseline in it.
         best: the best fully trained candidate that is not the baseline, None before the first one;
-            of confirmed ones that of the largest difference on `confirm`.
+            of confirmed ones that of the largest difference on `confirm`; or the one asked for.
         difference: best minus baseline, paired by seed; None without both.
         trained: how many candidates were trained to the end, the baseline not counted.
         policy: the rounds of a policy search; None for another search.
         confirmed: what was confirmed, rivals too, the best first.
         sizes: the trained candidates by size; empty where there are no expressions.
         curves: AP over the rungs of the proxy task.
+        asked: whether `best` was asked for, and need not be the best at all.
     """
 
     job: JobRecord
@@ -81,17 +83,20 @@ class Findings:
     confirmed: tuple[ConfirmedLoss, ...] = ()
     sizes: tuple[Sized, ...] = ()
     curves: tuple[RungCurve, ...] = ()
+    asked: bool = False
 
     @property
     def answer(self) -> CandidateRecord | None:
         """What the search found: a policy search's final mean once it is trained, else the best."""
-        if self.policy is not None and self.policy.mean is not None:
+        if self.policy is not None and self.policy.mean is not None and not self.asked:
             return self.policy.mean
         return self.best
 
     @property
     def shown_name(self) -> str:
         """What `shown` is, in a word or two."""
+        if self.asked and self.best is not None:
+            return f"candidate {self.best.index}"
         if self.policy is None or not (self.policy.samples and self.policy.found):
             return "best"
         return "final mean" if self.policy.mean is not None else "policy's mean"
@@ -102,14 +107,21 @@ class Findings:
 
         Of a policy search the policy's mean, which is there after the first round already.
         """
-        if self.policy is not None and self.policy.samples and self.policy.found:
+        if not self.asked and self.policy and self.policy.samples and self.policy.found:
             branches = {name: branch.to_json() for name, branch in self.policy.found.items()}
             return {"name": "mean", **branches}
         return None if self.answer is None else self.answer.definition
 
 
-def gather(store: Store, job_id: str) -> Findings:
-    """Reads a job's rows, in whatever state the job is."""
+def gather(store: Store, job_id: str, candidate: int | None = None) -> Findings:
+    """Reads a job's rows, in whatever state the job is.
+
+    Args:
+        candidate: its index: the one to show in place of the best.
+
+    Raises:
+        JobError: there is no such job, or it has not trained that candidate to the end.
+    """
     job = store.job(job_id)
     candidates = store.candidates(job_id)
     rows = store.trials(job_id)
@@ -118,7 +130,10 @@ def gather(store: Store, job_id: str) -> Findings:
     baseline = next((c for c in candidates if c.origin == "baseline"), None)
     trained = trained_candidates(candidates)
     chosen = next((each.index for each in confirmed if not each.rival), None)
-    best = best_of([c for c in trained if c.index == chosen] or trained)
+    if candidate is None:
+        best = best_of([c for c in trained if c.index == chosen] or trained)
+    else:
+        best = _asked(job_id, trained, candidate)
     baseline_values = by_seed(trials, baseline.index) if baseline else {}
     best_values = by_seed(trials, best.index) if best else {}
     return Findings(
@@ -136,7 +151,18 @@ def gather(store: Store, job_id: str) -> Findings:
         confirmed=confirmed,
         sizes=sized(candidates, [each.index for each in confirmed]),
         curves=rung_curves(candidates, trials, proxy_steps(job.spec)),
+        asked=candidate is not None,
     )
+
+
+def _asked(job: str, trained: Sequence[CandidateRecord], index: int) -> CandidateRecord:
+    found = next((each for each in trained if each.index == index), None)
+    if found is None:
+        raise JobError(
+            f"{job}:{index} was not trained to the end, or is the baseline: there is nothing of "
+            f"its own to draw; lossforge leaderboard {job} lists what was trained"
+        )
+    return found
 
 
 def trained_candidates(candidates: Sequence[CandidateRecord]) -> list[CandidateRecord]:

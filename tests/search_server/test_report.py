@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from losses import CATALOG, LossDefinition, PapFunctions, RankingBranch, configs_dir
+from search_server.errors import JobError
 from search_server.problem import problem_of
 from search_server.report import report
 from search_server.report.curves import SHIFTS, loss_curves, ranking_curves
@@ -198,6 +199,16 @@ def test_findings_of_what_was_confirmed(store: Store) -> None:
     assert text.startswith("Best confirmed: candidate 2, named, AP to the baseline +3.3 (")
     assert "over 3 seeds" in text
     assert "on test +2.5 over 2 seeds" in text
+
+
+def test_another_candidate_than_the_best_is_shown(store: Store) -> None:
+    job = judged_search(store)
+    found = gather(store, job, 1)
+    assert found.shown == store.candidate(job, 1).definition
+    assert found.shown_name == "candidate 1"
+    assert result_sentence(found).startswith("Confirmed: candidate 1, ")
+    with pytest.raises(JobError, match=f"{job}:3 was not trained to the end"):
+        gather(store, job, 3)
 
 
 def test_the_second_row_is_drawn(store: Store, tmp_path: Path) -> None:
