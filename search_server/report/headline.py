@@ -61,7 +61,8 @@ def result_sentence(findings: Findings) -> str:
 def _confirmed_sentence(findings: Findings, best: ConfirmedLoss) -> str:
     """What fresh seeds say about the best that was confirmed, and on `test` if it was read."""
     paired = best.difference
-    which = "Confirmed" if findings.asked else "Best confirmed"
+    first = next(each for each in findings.confirmed if not each.rival)
+    which = "Best confirmed" if best is first else "Confirmed"
     text = f"{which}: candidate {best.label}, AP to the baseline {_interval(paired)}"
     text += f" over {_seeds(paired.count)}"
     if best.p is not None:
