@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,12 @@ class Trainer:
         return TrialResult("done", "", value, spec.seed, spec.steps, seconds={"total": 1.0})
 
 
-def search(url: str, job: str, train: Trainer, stop: threading.Event | None = None) -> str:
+def search(
+    url: str,
+    job: str,
+    train: Callable[[TrialSpec], TrialResult],
+    stop: threading.Event | None = None,
+) -> str:
     with Store.open(url) as store, InlineExecutor(2, train) as executor:
         return run_job(store, job, executor, stop=stop)
 
@@ -115,8 +122,17 @@ def test_two_jobs_at_once_share_their_trials(url: str) -> None:
     jobs = [fake.new_job(url, **SMALL) for _ in range(2)]
     train = Trainer()
     states: list[str] = []
+
+    def when_both_run(spec: TrialSpec) -> TrialResult:
+        with Store.open(url) as store:
+            deadline = time.monotonic() + 60
+            while {store.job(job).state for job in jobs} != {"running"} and not train.trained:
+                assert time.monotonic() < deadline, "the other job has not begun"
+                time.sleep(0.01)
+        return train(spec)
+
     threads = [
-        threading.Thread(target=lambda job=job: states.append(search(url, job, train)))
+        threading.Thread(target=lambda job=job: states.append(search(url, job, when_both_run)))
         for job in jobs
     ]
     for thread in threads:
@@ -138,7 +154,7 @@ def test_what_needed_a_smaller_batch_is_no_result_for_others(url: str) -> None:
         result = first(spec)
         return replace(result, batch_size=2) if spec.seed == 7 else result
 
-    search(url, jobs[0], short_of_memory)  # type: ignore[arg-type]
+    search(url, jobs[0], short_of_memory)
     search(url, jobs[1], second)
     with Store.open(url) as store:
         rows = [store.trials(job) for job in jobs]
