@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from search_server.errors import SearchError
 from search_server.service import api, pages
 from search_server.service.checking import Checker
+from search_server.service.heads import Heads, allowed
 from search_server.service.job_view import job_view
 from search_server.service.limits import Limits
 from search_server.service.middleware import Guard
@@ -72,6 +73,7 @@ def make_app(
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _handle_errors(app)
+    app.add_middleware(Heads)
     app.add_middleware(
         Guard, limits=limits, body_bytes=1024 * settings.bounds.body_kib, https=settings.https
     )
@@ -101,7 +103,9 @@ def _handle_errors(app: FastAPI) -> None:
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         detail = "there is nothing here" if error.status_code == 404 else str(error.detail)
-        headers = dict(error.headers) if error.headers else None
+        headers = dict(error.headers or {})
+        if "Allow" in headers:
+            headers["Allow"] = allowed(headers["Allow"])
         return shown(request, Problem(error.status_code, detail, headers=headers))
 
     async def of_input(request: Request, error: Exception) -> Response:

@@ -16,6 +16,7 @@ from search_server.overview import job_page
 from search_server.service.access import Reader
 from search_server.service.api.responses import problems
 from search_server.service.cursors import decoded, encoded
+from search_server.service.heads import only_headers
 from search_server.service.job_view import JobView, job_view
 from search_server.service.models import JobDetail, JobList, job_detail, job_item
 from search_server.service.problems import Problem
@@ -100,7 +101,12 @@ class HeldStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         try:
-            await super().__call__(scope, receive, send)
+            if only_headers(scope):
+                headers = self.raw_headers
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            else:
+                await super().__call__(scope, receive, send)
         finally:
             self._held.__exit__(None, None, None)
 
