@@ -10,123 +10,21 @@ that one, which it fills if it is not there yet, and leaves it.
 """
 
 import argparse
-import importlib.util
-import json
-import random
 import sqlite3
-import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import create_engine, text
+from large_store import fill, filled, postgres_store
+from sqlalchemy import text
 
 from search_server.figures import figures
 from search_server.leaderboard import leaderboard, leaderboard_row
 from search_server.metrics import JOBS_SHOWN
 from search_server.overview import summaries
 from search_server.store import Store, schema
-from search_server.store.engine import connect
 from search_server.store.url import parse_url
-
-BEFORE = "0004"
-AT = "2026-01-02 03:04:05.000000"
-JOBS = "id serial slug number name state reason spec detector classes trial_group created_at"
-CANDIDATES = (
-    "job_id index origin parents definition key key_hash cls_text bbox_text size stage state "
-    "simulate_score fitness reason created_at"
-)
-TRIALS = "job_id candidate stage seed state spec_key reason fitness steps started_at"
-CONFIRMED, SEEDS = 5, 8
-
-Rows = Iterator[Sequence[Any]]
-
-
-def filled(jobs: int, trials: int, groups: int) -> tuple[list[Any], list[Any], list[Any]]:
-    """Rows of the three tables: a baseline, two fifths of a job's trials simulations, the others of
-    the proxy with two seeds each, and five losses confirmed from eight seeds."""
-    rng = random.Random(0)
-    each = trials // jobs
-    made: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
-    for serial in range(1, jobs + 1):
-        job = f"bench-{serial}"
-        spec = json.dumps({"detector": "d", "searcher": {"type": "evolution"}, "pad": "x" * 900})
-        group = f"{(serial - 1) % groups:064d}"
-        made[0].append((job, serial, "bench", serial, "bench", "done", "", spec, "model", '["a"]',
-                        group, AT))  # fmt: skip
-        judging = (CONFIRMED + 1) * SEEDS
-        count = int((each - judging) / (1 + 2 * 0.75))
-        trained = []
-        for index in range(count):
-            score = rng.random()
-            done = index == 0 or score > 0.25
-            fitness = [round(0.5 * rng.betavariate(5, 3), 6) for _ in range(2)] if done else []
-            mean = statistics.fmean(fitness) if fitness else None
-            made[2].append((job, index, "simulate", 0, "done", "k", "", score, 50, AT))
-            for seed, value in enumerate(fitness):
-                made[2].append((job, index, "proxy", seed, "done", "k", "", value, 400, AT))
-            if mean is not None:
-                trained.append((mean, index))
-            key = f"{job}:{index}"
-            made[1].append((job, index, "random" if index else "baseline", "[]",
-                            json.dumps({"name": key, "cls": {"expression": "Neg(X)" * 20}}),
-                            "Neg(X)" * 30 + key, key, "Neg(X)" * 10, "IoU" * 10,
-                            rng.randint(3, 60) if index else 0, "proxy" if done else "simulate",
-                            "done" if done else "dropped", score, mean, "", AT))  # fmt: skip
-        best = [index for _, index in sorted(trained, reverse=True)[:CONFIRMED] if index]
-        for index in (0, *best):
-            for seed in range(1000, 1000 + SEEDS):
-                value = round(min(1.0, max(0.0, rng.gauss(0.4, 0.02))), 6)
-                made[2].append((job, index, "confirm", seed, "done", "k", "", value, 1200, AT))
-    return made
-
-
-def insert(url: str, table: str, columns: str, rows: Sequence[Sequence[Any]]) -> None:
-    """By the fastest way that a database has."""
-    names = ", ".join(f'"{name}"' for name in columns.split())
-    if url.startswith("sqlite"):
-        marks = ", ".join("?" * len(columns.split()))
-        with sqlite3.connect(str(parse_url(url).database)) as connection:
-            connection.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)
-        connection.close()
-        return
-    engine = create_engine(parse_url(url))
-    connection: Any = engine.raw_connection()
-    with connection.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
-        for row in rows:
-            copy.write_row(row)
-    connection.commit()
-    connection.close()
-    engine.dispose()
-
-
-def fill(url: str, rows: tuple[list[Any], list[Any], list[Any]]) -> None:
-    """A store of the newest schema with these rows."""
-    engine = connect(parse_url(url), foreign_keys=False)
-    config = Config()
-    config.set_main_option("script_location", str(schema.MIGRATIONS))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, BEFORE)
-    engine.dispose()
-    start = time.perf_counter()
-    tables = (("jobs", JOBS), ("candidates", CANDIDATES), ("trials", TRIALS))
-    for (table, columns), own in zip(tables, rows, strict=True):
-        insert(url, table, columns, own)
-    filled_at = time.perf_counter()
-    schema.upgrade(parse_url(url))
-    upgraded = time.perf_counter()
-    if not url.startswith("sqlite"):
-        engine = create_engine(parse_url(url), isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(text("VACUUM ANALYZE"))
-        engine.dispose()
-    print(f"  filled in {filled_at - start:.0f} s, upgraded in {upgraded - filled_at:.0f} s")
 
 
 def timed(name: str, ask: Callable[[], object], calls: int, server: Callable[[], float]) -> None:
@@ -195,15 +93,9 @@ def main() -> None:
             fill(given.store, filled(given.jobs, given.trials, given.groups))
         measure(given.store, given.jobs, given.calls)
         return
-    path = Path(__file__).parent.parent / "postgres.py"
-    found = importlib.util.spec_from_file_location("postgres", path)
-    assert found is not None
-    assert found.loader is not None
-    postgres = importlib.util.module_from_spec(found)
-    found.loader.exec_module(postgres)
     rows = filled(given.jobs, given.trials, given.groups)
-    print(f"{given.jobs} jobs in {given.groups} groups, {len(rows[1]):,} candidates, "
-          f"{len(rows[2]):,} trials")  # fmt: skip
+    print(f"{given.jobs} jobs in {given.groups} groups, {len(rows['candidates']):,} candidates, "
+          f"{len(rows['trials']):,} trials")  # fmt: skip
     if given.only != "postgresql":
         with tempfile.TemporaryDirectory() as folder:
             url = f"sqlite:///{folder}/store.db"
@@ -212,11 +104,7 @@ def main() -> None:
             measure(url, given.jobs, given.calls)
     if given.only == "sqlite":
         return
-    if postgres.programs() is None:
-        sys.exit(postgres.HOW_TO_GET_IT)
-    with postgres.running() as server:
-        url = server.url.render_as_string(hide_password=False)
-        print("PostgreSQL", postgres.programs())
+    with postgres_store() as url:
         fill(url, rows)
         measure(url, given.jobs, given.calls)
 
