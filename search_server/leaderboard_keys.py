@@ -31,6 +31,7 @@ from sqlalchemy import (
 from search_server.confirmation import JUDGING, MEASURED
 from search_server.leaderboard_query import Line, Query
 from search_server.store.models import Candidate, Trial
+from search_server.store.records import LAST_INDEX
 
 STAGE = "proxy"  # the stage whose trials make the fitness
 _SHOWN = (
@@ -101,7 +102,9 @@ def trials(connection: Connection, keys: Collection[Key]) -> dict[Key, Trials]:
 
 
 def _given(dialect: str, keys: Collection[Key]) -> dict[str, Any]:
-    """The parameters that stand for the keys."""
+    """The parameters that stand for the keys, without those that PostgreSQL would refuse to look
+    for."""
+    keys = [key for key in keys if 0 <= key[1] <= LAST_INDEX]
     if dialect == "postgresql":
         return {"jobs": [job for job, _ in keys], "numbers": [number for _, number in keys]}
     return {"keys": json.dumps([*keys])}

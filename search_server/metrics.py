@@ -23,14 +23,15 @@ from search_server.errors import SchemaError, StoreError
 from search_server.figures import Figures, JobFigures, figures
 from search_server.store import schema
 from search_server.store.engine import connect
-from search_server.store.records import JOB_STATES, STAGES, TRIAL_STATES
+from search_server.store.records import JOB_STATES, NOTHING_YET, STAGES, TRIAL_STATES
 from search_server.store.sessions import Sessions
 from search_server.store.url import parse_url, shown
 
 JOBS_SHOWN = 50
 PATIENCE = 5  # seconds for a connection, and for a scrape that another one holds up
 WAITING = ("running", "paused")
-ENDED = tuple(state for state in TRIAL_STATES if state not in WAITING)
+# Those of a cancelled job have come to nothing: as if they had ended, rates would leap.
+ENDED = tuple(state for state in TRIAL_STATES if state not in (*WAITING, *NOTHING_YET))
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +161,8 @@ def _of_store(read: Figures) -> Iterator[Metric]:
     )
     finished = CounterMetricFamily(
         "lossforge_trials_finished",
-        "Trials that have ended, by stage and how; those whose result was taken over among them.",
+        "Trials that have ended, by stage and how; those whose result was taken over among them, "
+        "those that were cancelled with their job not.",
         labels=("stage", "state"),
     )
     for stage in STAGES:

@@ -102,11 +102,7 @@ def candidate_id(store: Store, text: str, job: str | None) -> tuple[str, int]:
     Raises:
         JobError: no such job, or the index is no number.
     """
-    from search_server.errors import JobError
+    from search_server.candidate_names import split_name
 
-    named, colon, index = text.rpartition(":")
-    if colon and job is not None and named != job:
-        raise JobError(f"{text} names another job than --job {job}; give one of the two")
-    if not (index.isascii() and index.isdigit() and len(index) < 10):
-        raise JobError(f"{text!r} is no candidate; give JOB:INDEX, or INDEX with --job JOB")
-    return job_id(store, named if colon else job), int(index)
+    named, index = split_name(text, job)
+    return job_id(store, named), index

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from search_server.candidate_names import split_name
 from search_server.cli.output import (
     age,
     console,
@@ -225,12 +226,8 @@ def _newest(client: Client) -> str:
 
 def _candidate(client: Client, text: str, job: str | None) -> tuple[str, int]:
     """`JOB:INDEX`, or `INDEX` of `--job` or of the newest job."""
-    named, colon, index = text.rpartition(":")
-    if colon and job is not None and named != job:
-        raise JobError(f"{text} names another job than --job {job}; give one of the two")
-    if not (index.isascii() and index.isdigit() and len(index) < 10):
-        raise JobError(f"{text!r} is no candidate; give JOB:INDEX, or INDEX with --job JOB")
-    return (named if colon else job) or _newest(client), int(index)
+    named, index = split_name(text, job)
+    return named or _newest(client), index
 
 
 def _chosen(client: Client, job: str | None, candidate: str | None) -> tuple[str, int]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from losses import CATALOG, LossDefinition
+from search_server.candidate_names import index_named
 from search_server.confirmation import confirmations
 from search_server.errors import ExportError
 from search_server.report.records import best_of, trained_candidates
@@ -48,9 +49,10 @@ def choose(
         wanted = _final_mean(job_id, candidates)
     if isinstance(wanted, str):
         number = wanted.removeprefix(f"{job_id}:")
-        if not (number.isascii() and number.isdigit()):
+        index = index_named(number)
+        if index is None:
             return _named(job_id, candidates, wanted)
-        wanted = int(number[:18])
+        wanted = index
     return _numbered(job_id, candidates, wanted)
 
 

@@ -10,6 +10,7 @@ from search_server.errors import JobError
 from search_server.funnel.outcomes import TrialKey
 from search_server.spec import JobSpec
 from search_server.step_budget import StepBudget
+from search_server.store.records import NOTHING_YET
 
 if TYPE_CHECKING:
     from search_server.store import JobRecord, Store
@@ -61,7 +62,7 @@ def race(store: Store, job_id: str) -> Race:
     spec = JobSpec.from_json(record.spec)
     simulated, trained = StepBudget(spec), StepBudget(spec)
     for trial in store.trials(job_id):
-        if trial.state != "running":
+        if trial.state not in NOTHING_YET:
             key = TrialKey(trial.candidate, trial.stage, trial.seed)
             budget = simulated if trial.stage == "simulate" else trained
             budget.note(key, trial.state, trial.rungs, trial.curves)

@@ -18,6 +18,7 @@ from search_server.report.judged_records import (
 )
 from search_server.report.policy_records import PolicySearch, policy_search
 from search_server.seed_statistics import Spread, by_seed, paired_difference, spread
+from search_server.store.records import NOTHING_YET
 
 if TYPE_CHECKING:
     from search_server.store import CandidateRecord, JobRecord, Store, TrialRecord
@@ -225,7 +226,7 @@ def _funnel(
         add("drawn", origin, count)
         if outcome == "accepted":
             add("verified", origin, count)
-    trained = {t.candidate for t in trials if t.state != "running"}
+    trained = {t.candidate for t in trials if t.state not in NOTHING_YET}
     for candidate in candidates:
         if candidate.origin in ("baseline", "rival"):
             continue

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, bindparam, select
 
+from search_server.candidate_names import index_named
 from search_server.errors import JobError
 from search_server.service.board import BoardRow, job_lines, rows_of
 from search_server.store.models import Candidate
@@ -116,10 +117,11 @@ def candidate_keys(candidates: Sequence[str]) -> list[tuple[str, int]]:
     """
     found = []
     for text in candidates:
-        job, _, index = text.rpartition(":")
-        if not job or not (index.isascii() and index.isdigit() and len(index) < 10):
+        job, _, digits = text.rpartition(":")
+        index = index_named(digits)
+        if not job or index is None:
             raise JobError(f"{text[:100]!r} is no candidate; give JOB:INDEX")
-        found.append((job, int(index)))
+        found.append((job, index))
     return found
 
 

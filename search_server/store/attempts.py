@@ -6,12 +6,14 @@ from datetime import datetime
 from typing import cast
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from search_server.errors import IllegalMove
 from search_server.store import convert, lookup, models
 from search_server.store.moves import JOB_MOVES, check_move
 from search_server.store.records import JobState, SubmissionRecord
 from search_server.store.sessions import Sessions, clock, now, outlasting
+from search_server.store.trials import cancel_trials
 
 CANCELLED_BY_USER = "cancelled by the user"
 
@@ -99,7 +101,7 @@ class Attempts(Sessions):
             check_move(JOB_MOVES, f"job {job_id}", job.state, state)
             job.state = state
             if state == "cancelled":
-                job.reason, job.owner, job.finished_at = CANCELLED_BY_USER, None, now()
+                _end(session, job, CANCELLED_BY_USER)
             return state
 
     @outlasting
@@ -115,12 +117,13 @@ class Attempts(Sessions):
         with self.changing(job_id, self._leases.ending(job_id)) as session:
             job = lookup.job(session, job_id, lock=True)
             if job.state == "cancelled":
+                cancel_trials(session, job)  # that were begun before this process heard of it
                 return "cancelled"
             if job.state == "cancelling" or state == "cancelled":
                 state, reason = "cancelled", CANCELLED_BY_USER
             check_move(JOB_MOVES, f"job {job_id}", job.state, state)
-            job.state, job.reason = state, convert.plain(reason)
-            job.owner, job.finished_at = None, now()
+            job.state = state
+            _end(session, job, reason)
             return state
 
     @outlasting
@@ -137,5 +140,12 @@ class Attempts(Sessions):
                 return
             if job.state != "cancelling":
                 raise IllegalMove(f"job {job_id}", job.state, "cancelled", ())
-            job.state, job.reason = "cancelled", convert.plain(reason)
-            job.owner, job.finished_at = None, now()
+            job.state = "cancelled"
+            _end(session, job, reason)
+
+
+def _end(session: Session, job: models.Job, reason: str) -> None:
+    """What is written of a run's end besides the job's new state."""
+    job.reason, job.owner, job.finished_at = convert.plain(reason), None, now()
+    if job.state == "cancelled":
+        cancel_trials(session, job)

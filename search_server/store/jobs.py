@@ -14,6 +14,7 @@ from search_server.store.moves import JOB_MOVES, check_move
 from search_server.store.records import JobRecord, JobState
 from search_server.store.requests import Asked, new_request
 from search_server.store.sessions import Sessions, clock, now, outlasting
+from search_server.store.trials import cancel_trials
 
 
 class Jobs(Sessions):
@@ -131,6 +132,8 @@ class Jobs(Sessions):
                 job.finished_at = None
             else:
                 job.finished_at = now()
+            if state == "cancelled":
+                cancel_trials(session, job)
 
     @outlasting
     def hold_job(self, job_id: str) -> None:

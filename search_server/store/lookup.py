@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from search_server.errors import JobError, StoreError
 from search_server.store import convert, models
-from search_server.store.records import CandidateRecord
+from search_server.store.records import LAST_INDEX, CandidateRecord
 
 
 def job(session: Session, job_id: str, *, lock: bool = False) -> models.Job:
@@ -22,7 +22,9 @@ def job(session: Session, job_id: str, *, lock: bool = False) -> models.Job:
 
 def candidate(session: Session, job_id: str, index: int, *, lock: bool = False) -> models.Candidate:
     """The row of a candidate, or a `JobError`; `lock` as in `job`."""
-    row = session.get(models.Candidate, (job_id, index), with_for_update=lock or None)
+    row = None
+    if 0 <= index <= LAST_INDEX:  # PostgreSQL would refuse to compare with others
+        row = session.get(models.Candidate, (job_id, index), with_for_update=lock or None)
     if row is None:
         job(session, job_id)
         query = select(func.max(models.Candidate.index)).where(models.Candidate.job_id == job_id)

@@ -29,15 +29,20 @@ CANDIDATE_MOVES: Final[Moves] = {
     "failed": ("failed",),
 }
 
-# `running` again: the trial of a process that died is started anew. A paused one is continued.
+# `running` again: the trial of a process that died is started anew. A paused one is continued. One
+# that runs when its job is cancelled ends with it, for good as the job does.
 TRIAL_MOVES: Final[Moves] = {
-    "running": ("running", "paused", "done", "diverged", "timeout", "out_of_memory", "failed"),
+    "running": (
+        *("running", "paused", "done", "diverged", "timeout", "out_of_memory", "failed"),
+        "cancelled",
+    ),
     "paused": ("running",),
     "done": (),
     "diverged": (),
     "timeout": (),
     "out_of_memory": (),
     "failed": (),
+    "cancelled": (),
 }
 
 STAGE_MOVES: Final[Moves] = {stage: STAGES[i:] for i, stage in enumerate(STAGES)}

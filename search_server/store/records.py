@@ -9,7 +9,9 @@ from typing import Any, Literal, get_args
 
 JobState = Literal["created", "running", "cancelling", "interrupted", "done", "failed", "cancelled"]
 CandidateState = Literal["open", "dropped", "done", "failed"]
-TrialState = Literal["running", "paused", "done", "diverged", "timeout", "out_of_memory", "failed"]
+TrialState = Literal[
+    "running", "paused", "done", "diverged", "timeout", "out_of_memory", "failed", "cancelled"
+]
 Origin = Literal[
     "baseline",
     "named",
@@ -31,7 +33,10 @@ CANDIDATE_STATES: tuple[str, ...] = get_args(CandidateState)
 TRIAL_STATES: tuple[str, ...] = get_args(TrialState)
 ORIGINS: tuple[str, ...] = get_args(Origin)
 STAGES: tuple[str, ...] = get_args(Stage)
+NOTHING_YET: tuple[TrialState, ...] = ("running", "cancelled")  # it came to nothing, or has not
 ROLES: tuple[str, ...] = get_args(Role)
+
+LAST_INDEX = 2**31 - 1  # of a candidate: its column holds no larger number
 
 SAME = "same loss"  # outcome of a draw that is a loss that the job has, written otherwise
 

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from search_server.confirmation import CONFIRM, JUDGING
 from search_server.store import models
+from search_server.store.records import NOTHING_YET
 
 GIVEN = ("baseline", "rival")
 """Origins of candidates that no searcher found."""
@@ -81,7 +82,7 @@ def change_trials(
         moved[row.stage, row.state] += 1
         if before is not None:
             moved[row.stage, before] -= 1
-        judged[row.stage] += (row.state != "running") - (before not in (None, "running"))
+        judged[row.stage] += (row.state not in NOTHING_YET) - (before not in (None, *NOTHING_YET))
     for (stage, state), more in sorted(moved.items()):  # who locks in one order waits
         if more:
             values = {"job_id": job_id, "stage": stage, "state": state, "number": abs(more)}

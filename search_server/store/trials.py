@@ -6,7 +6,8 @@ that differ in nothing but rounding. The row that trains it holds the key, and t
     - Where the holder has ended, or passed the rung that is asked for, its result is taken over.
     - Where the holder runs in a live job, the trial waits. A running trial ends, so nobody waits
       for ever; for a paused one, whose going on may depend on others, nobody waits.
-    - Else (its job was killed or interrupted, or it is paused before that) the key moves.
+    - Else (its job was killed, interrupted or cancelled, or it is paused before that) the key
+      moves.
     - A trial that was lost (failed, out of time or memory) gives its key up: that says nothing
       about the loss. So does one that needed a smaller batch: it is not what the key names.
 """
@@ -24,6 +25,7 @@ from search_server.errors import JobError
 from search_server.store import convert, gains, lookup, models, owner, totals
 from search_server.store.moves import TRIAL_MOVES, check_move
 from search_server.store.records import (
+    LAST_INDEX,
     METRICS,
     PHASES,
     STAGES,
@@ -154,6 +156,8 @@ class Trials(Sessions):
         """
         row = models.Trial
         query = select(row).where(row.job_id == job_id)
+        if isinstance(candidate, int) and not 0 <= candidate <= LAST_INDEX:
+            candidate = range(0)  # PostgreSQL would refuse to look for it
         if isinstance(candidate, range):
             query = query.where(row.candidate >= candidate.start, row.candidate < candidate.stop)
         elif candidate is not None:
@@ -240,6 +244,20 @@ class _Starting:
         return job.owner == owner.mark() or owner.alive(job.owner)
 
 
+def cancel_trials(session: Session, job: models.Job) -> None:
+    """End the trials of a job that run, with the job; what they showed at rungs stays theirs."""
+    row = models.Trial
+    query = select(row).where(row.job_id == job.id, row.state == "running")
+    query = query.order_by(row.candidate, row.stage, row.seed).with_for_update()
+    changes: list[tuple[models.Trial, str | None]] = []
+    for each in session.scalars(query):
+        check_move(TRIAL_MOVES, f"a trial of {job.id}", each.state, "cancelled")
+        changes.append((each, each.state))
+        each.state, each.reason = "cancelled", "its job was cancelled"
+        each.finished_at = job.finished_at
+    _count(session, job.id, changes)
+
+
 def _end(row: models.Trial, result: TrialResult, at: datetime) -> None:
     """Write a result into the row of its trial."""
     row.state, row.finished_at = result.status, at
@@ -299,7 +317,7 @@ def _taken(holder: models.Trial, pause_after: int | None) -> dict[str, Any] | No
     if pause_after is not None and pause_after in rungs:
         passed = {step: value for step, value in rungs.items() if step <= pause_after}
         return columns | {"state": "paused", "rungs": convert.rung_columns(passed)}
-    if holder.state in ("running", "paused"):
+    if holder.state in ("running", "paused", "cancelled"):
         return None
     same = ("state", "reason", "fitness", "curves", "rungs", *METRICS)
     return columns | {column: getattr(holder, column) for column in same}

@@ -233,7 +233,9 @@ class TestShow:
             (["x"], "'x' is no candidate"),
             (["-1"], "No such option"),
             (["first-1:1", "--job", "other-1"], "another job"),
-            (["first-1:99999999999999999999"], "no candidate"),
+            (["first-1:99999999999"], "no candidate 99999999999; it has candidates 0 to 3"),
+            (["first-1:" + "9" * 30], "no candidate 9{30}; it has candidates 0 to 3"),
+            (["first-1:" + "9" * 5000], "is no candidate"),
         ],
     )
     def test_no_such_candidate(self, store, call, arguments, message):

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from sqlalchemy import create_engine, text
 from search_server.errors import IllegalMove, JobError, StoreError
 from search_server.fingerprints import AGREES, Fingerprint
 from search_server.leaderboard import leaderboard, leaderboard_row
+from search_server.leaderboard_keys import candidates, trials
 from search_server.overview import summaries
 from search_server.store import CandidateRecord, NoiseFloor, Store, default_url, owner
 from search_server.store.records import CANDIDATE_STATES, JOB_STATES, Due
@@ -231,6 +233,18 @@ class TestCandidates:
         store.add_candidate(job, candidate(0, stage="proxy"))
         with pytest.raises(IllegalMove, match="stage of candidate"):
             store.update_candidate(job, 0, stage="simulate")
+
+    @pytest.mark.parametrize("index", [-1, 2**31, 99_999_999_999, 2**63, 10**30])
+    def test_no_index_is_too_large_to_be_told_that_there_is_none(self, store, job, index):
+        store.add_candidate(job, candidate(0))
+        for ask in (store.candidate, partial(leaderboard_row, store)):
+            with pytest.raises(JobError, match=f"no candidate {index}; it has candidates 0 to 0"):
+                ask(job, index)
+        assert store.trials(job, index) == []
+        keys = [(job, 0), (job, index)]
+        with store.reading() as session:
+            assert list(candidates(session.connection(), keys)) == [(job, 0)]
+            assert trials(session.connection(), keys) == {}
 
     def test_unknown_candidates(self, store, job):
         with pytest.raises(JobError, match="no candidate 3; it has no candidates yet"):

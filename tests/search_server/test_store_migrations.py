@@ -201,6 +201,33 @@ def test_what_is_new_goes_down_as_the_nearest_word(old: str) -> None:
     assert len(rows(old)["trials"]) == len(before["trials"]) + 1
 
 
+def test_what_ran_when_its_job_was_cancelled_has_ended(old: str) -> None:
+    """Of a store of a version that left it running."""
+    migrate(old, "0010")
+    with create_engine(old).begin() as connection:
+        for job, state in (("a-1", "cancelled"), ("b-1", "interrupted")):
+            query = text("UPDATE jobs SET state = :state WHERE id = :job")
+            connection.execute(query, {"job": job, "state": state})
+            for change in (
+                "UPDATE trials SET state = 'running' WHERE job_id = :job AND candidate < 2",
+                "UPDATE trial_counts SET count = 6 WHERE job_id = :job",
+                "INSERT INTO trial_counts VALUES (:job, 'proxy', 'running', 4)",
+            ):
+                connection.execute(text(change), {"job": job})
+    before = rows(old)
+    schema.upgrade(parse_url(old))
+    with Store.open(old) as store:
+        for job, state in (("a-1", "cancelled"), ("b-1", "running")):
+            left = [each for each in store.trials(job) if each.state != "done"]
+            assert [each.state for each in left] == [state] * 4
+            ends = {each.finished_at for each in left}
+            assert ends == {store.job(job).finished_at if job == "a-1" else None}
+    counted = {each[:3]: each[3] for each in rows(old)["trial_counts"]}
+    assert counted["a-1", "proxy", "cancelled"] == counted["b-1", "proxy", "running"] == 4
+    migrate(old, "0010")
+    assert rows(old) == before
+
+
 @pytest.mark.parametrize("kind", ["evolution", "policy"])
 def test_an_upgraded_spec_says_what_it_meant(old: str, kind: str) -> None:
     """Whatever becomes the default of a field that was not there, an old job goes on as it was."""

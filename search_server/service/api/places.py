@@ -16,7 +16,7 @@ from search_server.store import CandidateRecord, JobRecord
 
 _NO_CONTROLS = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,200}")
 
-Index = Annotated[int, Path(ge=0, le=2**31 - 1, description="of a candidate", examples=[12])]
+Index = Annotated[int, Path(ge=0, description="of a candidate", examples=[12])]
 
 
 def job_of(request: Request, job_id: str) -> JobRecord:

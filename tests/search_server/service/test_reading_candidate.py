@@ -139,7 +139,9 @@ def test_no_such_candidate(client, made, place, more):
     assert client.get(place(999, more)).status_code == 404
     assert client.get(f"/api/v1/jobs/none-1/candidates/0{more}").status_code == 404
     assert client.get(f"/api/v1/jobs/a%00b/candidates/0{more}").status_code == 404
-    assert client.get(place(2**31, more)).status_code == 422
+    for none_so_large in (2**31, 99_999_999_999, 10**30):
+        assert client.get(place(none_so_large, more)).status_code == 404
+    assert client.get(place(-1, more)).status_code == 422
 
 
 def test_curves(client, place):

@@ -48,6 +48,17 @@ def answers(store: Store) -> dict[str, object]:
     found["candidate"] = {name: each for name, each in candidate.items() if name != "trials"}
     compared = {"candidate": ["made-1:0", "made-1:5", "made-2:1"]}
     found["compare"] = client.get("/api/v1/compare", params=compared).json()
+    for none_so_large in (2**31, 99_999_999_999, 10**30):
+        for place in ("", "/curves", "/formula", "/plots/curves"):
+            answer = client.get(f"{one}/candidates/{none_so_large}{place}")
+            assert (answer.status_code, answer.json()["detail"]) == (
+                404,
+                "the job has no such candidate",
+            )
+        wanted = {"candidate": ["made-1:0", f"made-1:{none_so_large}"]}
+        answer = client.get("/api/v1/compare", params=wanted)
+        assert answer.status_code == 404
+        assert f"no candidate made-1:{none_so_large}" in answer.json()["detail"]
     for place in (
         "/api/v1/metrics",
         "/api/v1/jobs",
