@@ -24,9 +24,9 @@ import torch
 from search_server.errors import JobError
 from search_server.full_training import Say, Trained, Training, full_config
 from search_server.training_process import ANSWER, ORDER, error_file, output_file
+from workers.first_cause import death, first_cause, named
 
 _HERE = "127.0.0.1"
-_NO_CAUSE = (-signal.SIGABRT, -signal.SIGTERM)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -148,17 +148,10 @@ def _why(folder: Path, number: int, failures: Mapping[int, Any]) -> str:
     """
     told = {rank: error_file(folder, rank) for rank in range(number)}
     told = {rank: file for rank, file in told.items() if file.is_file()}
-    # One that was killed could not say so; the others then tell of a connection that was lost,
-    # or are aborted for it.
-    silent = [rank for rank in failures if rank not in told]
-    killed = [rank for rank in silent if int(failures[rank].exitcode) not in _NO_CAUSE]
-    if told and not killed:
-        rank = min(told, key=lambda each: told[each].stat().st_mtime_ns)
-        return f"process {rank + 1} of {number}: {told[rank].read_text(encoding='utf-8')}"
-    rank = min(killed or silent)
-    code = int(failures[rank].exitcode)
-    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
+    dead = {rank: int(each.exitcode) for rank, each in failures.items() if rank not in told}
+    rank = first_cause(told, dead)
+    if rank in told:
+        return f"{named(rank, number)}: {told[rank].read_text(encoding='utf-8')}"
     output = output_file(folder, rank)
-    lines = output.read_text(errors="replace").split("\n") if output.is_file() else []
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return f"process {rank + 1} of {number} was ended {how}" + (f": {last[:300]}" if last else "")
+    said = output.read_text(encoding="utf-8", errors="replace") if output.is_file() else ""
+    return death(rank, number, dead[rank], said)

@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from workers.errors import WorkersError
+from workers.first_cause import death, first_cause, named
 from workers.forks import start
 from workers.isolation import LogTail
 from workers.oom_killer import kernel_kills
@@ -85,31 +86,41 @@ def _once(spec: TrialSpec, began: float, log: LogTail) -> TrialResult:
         sound = [each for each in told.values() if each.status not in LOST]
         if alone or len(sound) == spec.processes:
             return alone[0] if alone else told[0]
-        if dead:
-            found = _buried(spec, folder, dead, log)
-            starved = -signal.SIGKILL in dead.values() and kernel_kills() > kills
-            found = replace(found, status="out_of_memory") if starved else found
-        else:
-            lost = {rank: each for rank, each in told.items() if each.status in LOST}
-            rank = min(lost, key=lambda each: answer_file(folder, each).stat().st_mtime_ns)
-            found = _named(lost[rank], rank, spec.processes)
+        found = _broken(spec, folder, told, dead, log)
+        if -signal.SIGKILL in dead.values() and kernel_kills() > kills:
+            found = replace(found, status="out_of_memory")
         return replace(found, seconds={"total": time.monotonic() - began})
 
 
-def _named(result: TrialResult, rank: int, of: int) -> TrialResult:
-    return replace(result, reason=f"process {rank + 1} of {of}: {result.reason}")
+def _broken(
+    spec: TrialSpec,
+    folder: Path,
+    told: Mapping[int, TrialResult],
+    dead: Mapping[int, int],
+    log: LogTail,
+) -> TrialResult:
+    """What is left of a training of which not all processes came to the end.
+
+    Args:
+        told: by rank, what the processes answered.
+        dead: by rank, how those ended that did not answer.
+    """
+    lost = {rank: answer_file(folder, rank) for rank, each in told.items() if each.status in LOST}
+    if not lost and not dead:
+        late = named(min(set(range(spec.processes)) - set(told)), spec.processes)
+        reason = f"{late} had not come to its end {_GRACE:g} s after the others"
+        return TrialResult("failed", reason, None, spec.seed, spec.steps, log=log.text)
+    rank = first_cause(lost, dead)
+    if rank in dead:
+        return _buried(spec, folder, rank, dead[rank], log)
+    return replace(told[rank], reason=f"{named(rank, spec.processes)}: {told[rank].reason}")
 
 
-def _buried(spec: TrialSpec, folder: Path, dead: Mapping[int, int], log: LogTail) -> TrialResult:
-    """What is left of a training of which processes died without a word; the first cause of it,
-    where that can be told: libraries abort a process whose peer is gone."""
-    causes = {rank: code for rank, code in dead.items() if code != -signal.SIGABRT}
-    rank, code = min((causes or dead).items())
+def _buried(spec: TrialSpec, folder: Path, rank: int, code: int, log: LogTail) -> TrialResult:
+    """What is left of a training that ended with a process which died without a word."""
     output = output_file(folder, rank).read_text(encoding="utf-8", errors="replace").strip()
     log.write(output)
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-    last = f": {output.splitlines()[-1][:300]}" if output else ""
-    reason = f"process {rank + 1} of {spec.processes} {how}{last}"
+    reason = death(rank, spec.processes, code, output)
     return TrialResult("failed", reason, None, spec.seed, spec.steps, log=log.text)
 
 
