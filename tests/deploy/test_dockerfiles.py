@@ -134,6 +134,10 @@ def test_cuda_is_the_locks_torchs_and_mmcv_is_there_once() -> None:
     compiled = next(run for run in runs if "mmcv==" in run)
     assert f"mmcv=={locked('mmcv-lite')}" in compiled
     assert "MMCV_WITH_OPS=1" in compiled
+    assert "-std=c++20" in compiled, "torch's headers refuse what mmcv asks for"
+    unpacked = f"mmcv-{locked('mmcv-lite')}"
+    assert compiled.endswith(f"/{unpacked}")
+    assert f"{unpacked}.tar.gz" in compiled
 
 
 def test_the_reader_of_dockerfiles_reads() -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fastapi.routing import APIRoute
 from typer.main import get_command
 
 from search_server.cli.app import app
 from search_server.metrics import StoreCollector
+from search_server.service.api import health
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "runbook.md").read_text()
@@ -60,6 +62,35 @@ def test_every_variable_of_compose_that_is_named_is_there() -> None:
     example = (ROOT / "deploy" / "env.example").read_text()
     assert "LOSSFORGE_IMAGE" in TEXT
     assert re.search(r"^LOSSFORGE_IMAGE=", example, re.M)
+
+
+def test_every_service_of_compose_that_is_named_is_there() -> None:
+    services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
+    named = re.findall(r"docker compose (?:run --rm(?: --no-deps)?|exec -T|restart) (\w+)", TEXT)
+    for stopped in re.findall(r"docker compose stop (.+)", TEXT):
+        named += stopped.split()
+    assert {"cli", "postgres", "service", "metrics"} <= set(named)
+    assert set(named) <= services.keys()
+
+
+def test_the_service_is_where_it_is_said_to_be() -> None:
+    paths = {route.path for route in health.router.routes if isinstance(route, APIRoute)}
+    assert paths == {"/healthz", "/readyz"}
+    assert all(f"`{path}`" in TEXT for path in paths)
+    compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]["service"]
+    check = compose["healthcheck"]["test"][-1]
+    assert "http://127.0.0.1:8330/readyz" in check
+    assert compose["ports"] == ["127.0.0.1:8330:8330"]
+    assert compose["command"][compose["command"].index("--port") + 1] == "8330"
+    assert "http://127.0.0.1:8330/" in TEXT
+    manifest = yaml.safe_load_all((ROOT / "deploy" / "kuberay" / "service.yaml").read_text())
+    by_kind = {each["kind"]: each for each in manifest}
+    (container,) = by_kind["Deployment"]["spec"]["template"]["spec"]["containers"]
+    probes = {name: each for name, each in container.items() if name.endswith("Probe")}
+    assert {each["httpGet"]["path"] for each in probes.values()} == paths
+    assert probes["livenessProbe"]["httpGet"]["path"] == "/healthz", "no restart for a store away"
+    (port,) = by_kind["Service"]["spec"]["ports"]
+    assert f"service/lossforge-service 8330:{port['port']}" in TEXT
 
 
 def test_there_is_a_row_for_whatever_alerts() -> None:
