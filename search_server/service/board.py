@@ -6,20 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from search_server.leaderboard_front import front
 from search_server.leaderboard_keys import STAGE, Key, candidates, trials
 from search_server.leaderboard_making import NONE, made_row
 from search_server.leaderboard_rows import LeaderboardRow
-from search_server.rounds import Rounds
+from search_server.service.board_jobs import JobLine, all_jobs, job_lines
 from search_server.service.board_query import AT_ONCE, Place, Shape, statement
-from search_server.store.models import Job
 
 if TYPE_CHECKING:
     from search_server.store import Store
 
 EVERYTHING = Shape()
+A_FEW = 10  # jobs that are asked for the newest rows first
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,6 @@ class BoardPage:
     next: Place | None
 
 
-@dataclass(frozen=True)
-class JobLine:
-    """What the board knows of a job."""
-
-    id: str
-    serial: int
-    detector: str
-    spaces: tuple[str, ...]
-    rounds: Rounds | None
-
-
 def board(store: Store, asked: Asked, shown: Callable[[str], str]) -> BoardPage:
     """A page of the board; empty where nothing fits.
 
@@ -76,39 +65,26 @@ def board(store: Store, asked: Asked, shown: Callable[[str], str]) -> BoardPage:
     """
     with store.reading() as session:
         connection = session.connection()
+        if asked.job is None:
+            every = all_jobs(connection, store.url, shown)
+        else:
+            every = job_lines(connection, asked.job, shown)
         jobs = {
             job.id: job
-            for job in job_lines(connection, asked.job, shown)
+            for job in every
             if asked.detector in (None, job.detector)
             and (asked.space is None or asked.space in job.spaces)
         }
-        found = _keys(connection, asked, list(jobs.values()))
+        boards = {job.board for job in jobs.values()}
+        whole = asked.job is None and len(jobs) == sum(job.board in boards for job in every)
+        found = _keys(connection, asked, list(jobs.values()), whole=whole)
+        # PostgreSQL may know of a job by now that was not there a moment ago.
+        found = [row for row in found if row[0] in jobs]
         page = found[: asked.limit]
         keys = [(job, number) for job, number, *_ in page]
         rows = rows_of(connection, keys, jobs)
     end = list(page[-1][2:]) if len(found) > asked.limit else None
     return BoardPage(tuple(BoardRow(row, jobs[row.job].detector) for row in rows), end)
-
-
-def job_lines(
-    connection: Connection, job: str | None, shown: Callable[[str], str]
-) -> list[JobLine]:
-    """The jobs, or the one, the oldest first."""
-    query = select(
-        Job.id, Job.serial, Job.spec["detector"].as_string(), Job.spec["branches"],
-        Job.rounds, Job.samples,
-    ).order_by(Job.serial)  # fmt: skip
-    if job is not None:
-        query = query.where(Job.id == job)
-    names: dict[str, str] = {}
-    found = []
-    for job_id, serial, detector, branches, rounds, samples in connection.execute(query):
-        name = str(detector or "")
-        if name not in names:
-            names[name] = shown(name)
-        policy = None if rounds is None else Rounds(rounds, samples)
-        found.append(JobLine(job_id, serial, names[name], _spaces(branches), policy))
-    return found
 
 
 def rows_of(
@@ -141,28 +117,53 @@ def rows_of(
     return made
 
 
-def _keys(connection: Connection, asked: Asked, jobs: Sequence[JobLine]) -> list[Any]:
-    """Job, index and key of one row more than a page has, in order."""
+def _keys(
+    connection: Connection, asked: Asked, jobs: Sequence[JobLine], *, whole: bool
+) -> list[Any]:
+    """Job, index and key of one row more than a page has, in order.
+
+    Args:
+        whole: whether the jobs are all of their boards.
+    """
     shape = replace(asked.shape, after=bool(asked.after))
     ahead: list[int] = []
     if shape.front:
         serials = [job.serial for job in jobs]
         found = front(connection, serials, by_job=True)
         ahead = sorted(index for own in found.values() for _, index in own)
+    if shape.sort == "newest":
+        return _newest(connection, asked, shape, jobs, ahead)
+    if whole and shape.on_boards:
+        shape = replace(shape, boards=True)
+        parts = [("", board) for board in sorted({job.board for job in jobs})]
+    else:
+        parts = [(job.id, job.serial) for job in jobs]
     rows: list[Any] = []
-    for start in range(0, len(jobs), AT_ONCE):
-        some = [(job.id, job.serial) for job in jobs[start : start + AT_ONCE]]
+    for start in range(0, len(parts), AT_ONCE):
+        some = parts[start : start + AT_ONCE]
         query, given = statement(shape, some, asked.limit + 1, list(asked.after), ahead)
         rows += connection.execute(query, given)
-    if len(jobs) > AT_ONCE:
+    if len(parts) > AT_ONCE:
         rows.sort(key=lambda row: tuple(row[2:]))
     return rows[: asked.limit + 1]
 
 
-def _spaces(branches: object) -> tuple[str, ...]:
-    """The names of the spaces that a spec's branches are searched in."""
-    found = []
-    for branch in branches.values() if isinstance(branches, Mapping) else ():
-        space = branch.get("space") if isinstance(branch, Mapping) else None
-        found.append(space.get("name") if isinstance(space, Mapping) else space)
-    return tuple(str(each) for each in found if each is not None)
+def _newest(
+    connection: Connection,
+    asked: Asked,
+    shape: Shape,
+    jobs: Sequence[JobLine],
+    ahead: Sequence[int],
+) -> list[Any]:
+    """The same in the order `newest`, in which the rows of one job come after those of another: the
+    newest jobs are asked first, and no more of them than it takes."""
+    last = -asked.after[0] if asked.after else None
+    left = [(job.id, job.serial) for job in jobs if last is None or job.serial <= last]
+    rows: list[Any] = []
+    few = A_FEW
+    while left and len(rows) <= asked.limit:
+        some, left = left[-few:], left[:-few]
+        query, given = statement(shape, some, asked.limit + 1, list(asked.after), ahead)
+        rows += connection.execute(query, given)
+        few = min(2 * few, AT_ONCE)
+    return rows[: asked.limit + 1]

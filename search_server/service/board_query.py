@@ -1,8 +1,8 @@
 """The board's statements: keys of candidates over any jobs, filtered, in one of five orders.
 
-Each job is a part that an index gives in order, and each part gives no more than a page, so that
-how many candidates a job has makes no difference. A place in an order, the values of the last row's
-key, is where the next page begins.
+Each job, or all that are ranked together, is a part that an index gives in order, and each part
+gives no more than a page, so that how many candidates it has makes no difference. A place in an
+order, the values of the last row's key, is where the next page begins.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ KINDS: Mapping[Sort, tuple[type[int] | type[float], ...]] = {
     "newest": (int, int),
 }
 AT_ONCE = 100
-"""How many jobs one statement asks for: SQLite takes 500 parts."""
+"""How many jobs, or boards, one statement asks for: SQLite takes 500 parts."""
 ENDLESS = 2**31 - 1
 CONFIRMED, TRAINED, FAILED = 0, 1, 4  # standings, see `store.models.STANDING`
 
@@ -58,6 +58,7 @@ class Shape:
         state: only those in it.
         front: only those on the front of AP and size, whose indices are the parameter `front`.
         after: whether the page begins after a place.
+        boards: whether a part is a board, all of whose jobs are asked for, and not a job.
     """
 
     sort: Sort = "standing"
@@ -66,28 +67,36 @@ class Shape:
     state: CandidateState | None = None
     front: bool = False
     after: bool = False
+    boards: bool = False
+
+    @property
+    def on_boards(self) -> bool:
+        """Whether boards can be asked as jobs can: an index has their order, and what is asked of a
+        row stands in it."""
+        return self.stage in ("simulate", "proxy") and self.sort != "newest" and not self.front
 
 
 def statement(
-    shape: Shape, jobs: Sequence[tuple[str, int]], limit: int, after: Place, front: Sequence[int]
+    shape: Shape, parts: Sequence[tuple[str, int]], limit: int, after: Place, front: Sequence[int]
 ) -> tuple[Query, dict[str, Any]]:
     """Job, index and key of the first `limit` rows, in order, and the parameters.
 
     Args:
-        jobs: id and serial, `AT_ONCE` of them at most.
+        parts: id and serial of jobs, or nothing and the number of boards; `AT_ONCE` at most.
         after: a place of the order; empty for the first page.
         front: see `Shape`.
     """
-    given: dict[str, Any] = {f"job_{n}": job for n, (job, _) in enumerate(jobs)}
-    given |= {f"serial_{n}": serial for n, (_, serial) in enumerate(jobs)}
+    given: dict[str, Any] = {f"part_{n}": number for n, (_, number) in enumerate(parts)}
+    if not shape.boards:
+        given |= {f"job_{n}": job for n, (job, _) in enumerate(parts)}
     given["limit"] = limit
     if shape.sort == "newest":
-        given |= {f"before_{n}": _before(serial, after) for n, (_, serial) in enumerate(jobs)}
+        given |= {f"before_{n}": _before(serial, after) for n, (_, serial) in enumerate(parts)}
     else:
         given |= {f"after_{n}": value for n, value in enumerate(after)}
     if shape.front:
         given["front"] = list(front)
-    return _statement(shape, len(jobs)), given
+    return _statement(shape, len(parts)), given
 
 
 def _before(serial: int, after: Place) -> int:
@@ -111,9 +120,9 @@ def _key(sort: Sort, standing: int | None) -> tuple[ColumnElement[Any], ...]:
 
 
 @cache
-def _statement(shape: Shape, jobs: int) -> Query:
+def _statement(shape: Shape, count: int) -> Query:
     each = _standings(shape)
-    parts = [_part(shape, number, standing) for number in range(jobs) for standing in each]
+    parts = [_part(shape, number, standing) for number in range(count) for standing in each]
     if len(parts) == 1:
         return parts[0]
     whole = union_all(*(select(part.subquery()) for part in parts)).subquery()
@@ -131,16 +140,17 @@ def _standings(shape: Shape) -> tuple[int | None, ...]:
 
 
 def _part(shape: Shape, number: int, standing: int | None) -> Query:
-    """The first rows of one job."""
+    """The first rows of one job, or of one board."""
     keys = _key(shape.sort, standing)
     job: Any = bindparam(f"job_{number}")
     named = [key.label(f"key_{n}") for n, key in enumerate(keys)]
     query = select(_C.job_id, _C["index"].label("number"), *named)
-    query = query.where(_C.job_id == job)
-    if shape.sort == "newest":  # the primary key has this order, backwards
-        query = query.where(_C["index"] < bindparam(f"before_{number}"))
+    if shape.boards:
+        query = query.where(_C.board == bindparam(f"part_{number}"))
+    elif shape.sort == "newest":  # the primary key has this order, backwards
+        query = query.where(_C.job_id == job, _C["index"] < bindparam(f"before_{number}"))
     else:
-        query = query.where(_C.serial == bindparam(f"serial_{number}"))
+        query = query.where(_C.job_id == job, _C.serial == bindparam(f"part_{number}"))
     if standing is not None:
         # Written into the statement: known to the planner, and one value of the index.
         query = query.where(_C.standing == literal(standing, literal_execute=True))
