@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import ipaddress
 import signal
 import socket
@@ -104,6 +105,8 @@ def run(app: FastAPI, listener: socket.socket, settings: ServiceSettings) -> Non
     # uvicorn raises a signal again once it has obeyed it; by then that has no meaning any more.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
+    gc.collect()
+    gc.freeze()  # see `Checker._load`
     _Server(config, app.state.service).run(sockets=[listener])
 
 

@@ -1,10 +1,12 @@
-"""Live progress: one look at the store a second for all who watch, and none where nobody does."""
+"""Live progress: one look at the store a second for all who watch, and none where nobody does; less
+often where so many jobs are watched that looking would take up the time."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -15,6 +17,7 @@ from search_server.errors import SearchError
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
+REST = 4.0  # times as long as the last look took, at least, until the next
 BEAT_SECONDS = 15.0  # a sign of life, so that proxies keep a quiet stream open
 _FINAL = ("done", "failed", "cancelled")
 
@@ -68,8 +71,10 @@ class Streams:
                 _offer(queue, None)
 
     async def _watch(self) -> None:
+        took = 0.0
         while self._listeners:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(max(LOOK_SECONDS, REST * took))
+            began = time.monotonic()
             for job_id in list(self._listeners):
                 try:
                     told = _event(await run_in_threadpool(self._look, job_id))
@@ -80,6 +85,7 @@ class Streams:
                     self._last[job_id] = told
                     for queue in list(self._listeners.get(job_id, ())):
                         _offer(queue, told)
+            took = time.monotonic() - began
 
 
 def _offer(queue: asyncio.Queue[str | None], told: str | None) -> None:
