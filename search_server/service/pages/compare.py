@@ -20,6 +20,7 @@ from search_server.service.problems import Problem
 from search_server.service.state import service_of
 
 router = APIRouter()
+EDGE = 3.0  # percent of a scale's width within which a number would be cut off
 Id = Annotated[str, Query(max_length=220)]
 
 
@@ -103,7 +104,11 @@ def forest(stage: ComparedStage) -> Forest | None:
         )
         for name, each in given
     ]
-    ticks = [(place(value), f"{100 * value:+.3g}" if value else "0") for value in _ticks(low, high)]
+    ticks = [
+        (place(value), f"{100 * value:+.3g}" if value else "0")
+        for value in _ticks(low, high)
+        if EDGE <= place(value) <= 100 - EDGE
+    ]
     return Forest(tuple(marks), place(0.0), tuple(ticks))
 
 

@@ -110,6 +110,8 @@ def _form(
 ) -> HTMLResponse:
     settings = service_of(request).settings
     wrong = [] if problem is None else [(each.field, each.allowed) for each in problem.errors]
+    by_yaml = fields.get("form") == "yaml"
+    lines = [f"{field}: {allowed}" if field else allowed for field, allowed in wrong]
     answer = page(
         request,
         caller,
@@ -120,7 +122,8 @@ def _form(
         data=list(settings.data),
         searches=list(SEARCHES.items()),
         presets=list(presets(settings)),
-        by_yaml=fields.get("form") == "yaml",
+        by_yaml=by_yaml,
+        yaml_errors="\n".join(lines) if by_yaml else "",
         trouble="" if problem is None else problem.detail if not wrong else "Not submitted yet.",
         wrong=wrong,
         errors=dict(reversed(wrong)),

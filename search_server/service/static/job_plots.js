@@ -46,6 +46,11 @@ function heights(values) {
   return [Math.max(-1, least - room), most + room];
 }
 
+// Whole marks at both ends of an axis that begins at 0.
+function along(most) {
+  return [-0.02 * most - 0.3, 1.03 * most + 0.3];
+}
+
 export function progress(data) {
   const traces = dots(data.dots, "candidate");
   const shapes = [];
@@ -90,7 +95,7 @@ export function progress(data) {
       hovertemplate: "best so far %{y:.1f}<extra></extra>",
     });
   }
-  const x = axis("candidate", { rangemode: "tozero" });
+  const x = axis("candidate", { range: along(last) });
   return [traces, layout({ shapes, xaxis: x, yaxis: axis("proxy AP", { range: heights(all) }) })];
 }
 
@@ -124,7 +129,8 @@ export function front(data) {
     });
   }
   const y = axis("proxy AP", { range: heights(data.dots.map((dot) => points(dot.fitness))) });
-  return [traces, layout({ xaxis: axis("nodes of its expressions", { rangemode: "tozero" }), yaxis: y })];
+  const x = axis("nodes of its expressions", { range: along(largest) });
+  return [traces, layout({ xaxis: x, yaxis: y })];
 }
 
 export function funnel(data, element) {

@@ -182,7 +182,7 @@ def test_a_browser_of_ours_may(store: Store, client: Client, new_job: Any) -> No
         "/static/..%5csettings.py",
         "/static//etc/passwd",
         "/static/%2fetc%2fpasswd",
-        "/static/style.css/../../app.py",
+        "/static/base.css/../../app.py",
         "/static/%00",
         "/jobs/..%2f..%2fetc%2fpasswd",
         "/jobs/%2e%2e%2f%2e%2e%2fetc%2fpasswd/",
@@ -277,7 +277,7 @@ def _harmless(page: str, kind: str = "text/html") -> None:
 
 def test_answers_forbid_what_a_page_does_not_need(client: Client) -> None:
     browser = client()
-    for path in ("/jobs", "/api/v1/jobs", "/static/style.css", "/nowhere", "/healthz"):
+    for path in ("/jobs", "/api/v1/jobs", "/static/base.css", "/nowhere", "/healthz"):
         headers = browser.get(path, headers=PAGE).headers
         policy = headers["content-security-policy"]
         assert "default-src 'none'" in policy
