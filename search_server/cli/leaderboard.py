@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from search_server.leaderboard import LeaderboardGroup, LeaderboardRow, Paired
     from search_server.paired_statistics import Paired as PairedTest
 
+MOST_ROWS = 10**9  # no store has more, and no database counts without end
+
 
 class StateFilter(StrEnum):
     """The states of a candidate."""
@@ -41,8 +43,10 @@ def leaderboard(
             metavar="[JOB]", help="Id of the job; default: all, side by side.", show_default=False
         ),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Rows per group.")] = 20,
-    offset: Annotated[int, typer.Option(min=0, help="Rows to leave out first.")] = 0,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=MOST_ROWS, help="Rows per group.")
+    ] = 20,
+    offset: Annotated[int, typer.Option(min=0, max=MOST_ROWS, help="Rows to leave out first.")] = 0,
     state: Annotated[
         StateFilter | None, typer.Option(help="Only candidates in this state.", show_default=False)
     ] = None,

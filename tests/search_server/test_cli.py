@@ -166,6 +166,14 @@ class TestLeaderboard:
     def test_all_jobs(self, store, call):
         assert "first-1:2" in call("leaderboard").out
 
+    @pytest.mark.parametrize("option", ["--limit", "--offset"])
+    def test_no_number_of_rows_is_beyond_the_databases(self, store, call, option):
+        shown = call("leaderboard", option, "9" * 23)
+        assert shown.code == 2
+        assert "1000000000" in shown.err
+        assert "Traceback" not in shown.err
+        assert call("leaderboard", option, 10**9).code == 0
+
     def test_pages_and_states(self, store, call):
         shown = call("leaderboard", "first-1", "--limit", "1")
         assert "1 of 4 candidates" in shown.out
