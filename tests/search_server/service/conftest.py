@@ -1,12 +1,15 @@
-"""A store of its own for every test of the service, made once, and clients that ask of it."""
+"""A store of its own for every test of the service, made once; clients that ask it; a browser."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import PATIENCE
 from fastapi.testclient import TestClient
+from selenium import webdriver
 
 from search_server.service.app import make_app
 from search_server.service.settings import ServiceSettings
@@ -67,3 +70,26 @@ def new_job(store: Store) -> Callable[..., str]:
         return store.create_job(name, spec, "model = dict()", ["0", "1"], request=request)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """Headless Chromium."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    program = shutil.which("chromedriver")
+    if browser is None or program is None:
+        why = "there is no browser here (Debian: apt install chromium chromium-driver)"
+        if os.environ.get("CI"):
+            pytest.fail(why)
+        pytest.skip(why)
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    profile = tmp_path_factory.mktemp("browser")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                     "--window-size=1280,1000", f"--user-data-dir={profile}"):  # fmt: skip
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    made = webdriver.Chrome(options, webdriver.ChromeService(program))
+    made.set_page_load_timeout(4 * PATIENCE)
+    yield made
+    made.quit()

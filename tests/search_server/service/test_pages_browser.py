@@ -1,55 +1,29 @@
 """The pages in a real browser: the theme, what is live, nothing against the policy, axe."""
 
-import os
-import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pytest
 import uvicorn
-from filled_store import fill
+from browsing import PATIENCE, drawn, text_of, wait
+from filled_store import fill, new_job
 from selenium import webdriver
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
 
 from search_server.service.app import make_app
 from search_server.service.settings import Bounds, ServiceSettings
+from search_server.service.standing import Standing, decide
 from search_server.store import Store
 from workers import TrialResult
 
-PATIENCE = 60.0  # seconds; a machine may have other work
 Served = tuple[str, dict[str, str], Store]
 SETTINGS = ServiceSettings(bounds=Bounds(requests=10**6, changes=10**6))
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """Headless Chromium."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    program = shutil.which("chromedriver")
-    if browser is None or program is None:
-        why = "there is no browser here (Debian: apt install chromium chromium-driver)"
-        if os.environ.get("CI"):
-            pytest.fail(why)
-        pytest.skip(why)
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    profile = tmp_path_factory.mktemp("browser")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-                     "--window-size=1280,1000", f"--user-data-dir={profile}"):  # fmt: skip
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    made = webdriver.Chrome(options, webdriver.ChromeService(program))
-    made.set_page_load_timeout(4 * PATIENCE)
-    yield made
-    made.quit()
+SILENT = Standing("running", "", 1, "unknown")  # a job whose controller nobody can ask
 
 
 @contextmanager
@@ -83,15 +57,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             yield address, jobs, store
 
 
-def wait(driver: webdriver.Chrome, until: Callable[[webdriver.Chrome], Any]) -> Any:
-    ignored = (NoSuchElementException, StaleElementReferenceException)
-    return WebDriverWait(driver, PATIENCE, 0.2, ignored).until(until)
-
-
-def text_of(selector: str) -> Callable[[webdriver.Chrome], str]:
-    return lambda driver: driver.find_element(By.CSS_SELECTOR, selector).text
-
-
 def paths(jobs: dict[str, str]) -> list[str]:
     done = jobs["done"]
     return [
@@ -105,13 +70,6 @@ def paths(jobs: dict[str, str]) -> list[str]:
         "/submit",
         "/jobs/none",
     ]
-
-
-def drawn(driver: webdriver.Chrome) -> bool:
-    """Whether every plot of the page is there, or says why not."""
-    script = """return [...document.querySelectorAll('[data-plot]')].every(
-        (e) => e.querySelector('.main-svg') || e.classList.contains('muted'))"""
-    return bool(driver.execute_script(script))
 
 
 def test_nothing_goes_against_the_policy_and_axe_finds_no_fault(
@@ -215,6 +173,63 @@ def test_a_leaderboard_is_sorted_in_place_and_its_ticked_rows_compared(
     driver.execute_script("arguments[0].click()", button)
     wait(driver, lambda d: "/compare" in d.current_url)
     assert f"3 losses against {done}:0" in text_of("main")(driver)
+
+
+def asked_and_answered(driver: webdriver.Chrome, button: str, *, yes: bool) -> str:
+    """Click a button that asks before it does anything; what it asks."""
+    driver.find_element(By.XPATH, f"//button[.='{button}']").click()
+    question = driver.switch_to.alert
+    text = question.text
+    if yes:
+        question.accept()
+    else:
+        question.dismiss()
+    return text
+
+
+def test_a_search_is_cancelled_by_a_button_that_asks_first(
+    driver: webdriver.Chrome, service: Served
+) -> None:
+    address, _, store = service
+    job = new_job(store, "to be cancelled")
+    store.set_job_state(job, "running")
+    driver.get(f"{address}/jobs/{job}")
+    assert "Cancel this search?" in asked_and_answered(driver, "Cancel", yes=False)
+    assert store.job(job).state == "running"
+    assert store.request_of(job) is None
+    asked_and_answered(driver, "Cancel", yes=True)
+    wait(driver, lambda d: text_of("#live-state")(d) == "cancelling")
+    assert driver.current_url == f"{address}/jobs/{job}"
+    assert store.job(job).state == "cancelling"
+    request = store.request_of(job)  # by which the reconciler sees to it
+    assert request is not None
+    assert not request.settled
+    buttons = [each.text for each in driver.find_elements(By.CSS_SELECTOR, ".headline button")]
+    assert buttons == []
+
+
+def test_a_search_whose_controller_is_silent_is_taken_over_by_a_button(
+    driver: webdriver.Chrome, service: Served
+) -> None:
+    address, _, store = service
+    job = new_job(store, "silent")
+    store.set_job_state(job, "running")
+    store.reopen_request(job, "somebody")
+    driver.get(f"{address}/jobs/{job}")
+    assert not driver.find_elements(By.XPATH, "//button[.='Resume with force']")
+    store.note_request(job, note=decide(SILENT, tries=3).note, tried=1)
+    driver.get(f"{address}/jobs/{job}")
+    asked = asked_and_answered(driver, "Resume with force", yes=False)
+    assert "gone for good" in asked
+    request = store.request_of(job)
+    assert request is not None
+    assert (request.note, request.tries) != ("", 0)
+    asked_and_answered(driver, "Resume with force", yes=True)
+    wait(driver, lambda d: not d.find_elements(By.XPATH, "//button[.='Resume with force']"))
+    assert driver.current_url == f"{address}/jobs/{job}"
+    request = store.request_of(job)  # which the reconciler starts a controller for
+    assert request is not None
+    assert (request.settled, request.note, request.tries) == (False, "", 0)
 
 
 def test_all_of_it_is_reached_by_keys(driver: webdriver.Chrome, service: Served) -> None:
