@@ -16,6 +16,8 @@ from search_server.rounds import Rounds
 from search_server.store.models import Candidate, Job, JobTotals
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from search_server.store import Store
 
 
@@ -99,7 +101,12 @@ def summary(store: Store, job_id: str) -> JobSummary:
         JobError: there is none.
     """
     with store.reading() as session:
-        row = session.execute(_summary_query().where(Job.id == job_id)).first()
+        return summary_in(session, job_id)
+
+
+def summary_in(session: Session, job_id: str) -> JobSummary:
+    """The same in a session that is open."""
+    row = session.execute(_summary_query().where(Job.id == job_id)).first()
     if row is None:
         raise JobError(f"there is no job {job_id}")
     return _summary(row)

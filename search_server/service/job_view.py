@@ -11,9 +11,10 @@ from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from search_server.candidates import ACCEPTED
-from search_server.overview import JobSummary, summary
+from search_server.overview import JobSummary, summary_in
 from search_server.store import Store
-from search_server.store.models import FunnelCount, Submission, Trial, TrialCount
+from search_server.store.convert import plain
+from search_server.store.models import FunnelCount, Job, Request, Submission, Trial, TrialCount
 
 MOST_RUNNING = 50
 ENDED = ("done", "diverged", "timeout", "out_of_memory", "failed")
@@ -68,8 +69,7 @@ def job_view(store: Store, job_id: str) -> JobView:
     Raises:
         JobError: there is no such job.
     """
-    record = store.job(job_id)
-    told = summary(store, job_id)
+    job_id = plain(job_id)
     by_place = select(TrialCount.stage, TrialCount.state, TrialCount.count).where(
         TrialCount.job_id == job_id, TrialCount.count > 0
     )
@@ -81,28 +81,23 @@ def job_view(store: Store, job_id: str) -> JobView:
     )
     newest = select(func.max(Submission.attempt)).where(Submission.job_id == job_id)
     with store.reading() as session:
+        told = summary_in(session, job_id)
+        spec, classes = session.execute(
+            select(Job.spec, Job.classes).where(Job.id == job_id)
+        ).one()  # fmt: skip
         drawn, verified = draws(session, [job_id]).get(job_id, (0, 0))
         trials: dict[str, dict[str, int]] = {}
         for stage, state, count in session.execute(by_place):
             trials.setdefault(stage, {})[state] = count
         running = [Running(*row) for row in session.execute(under_way)]
         attempts = int(session.scalar(newest) or 0)
-    request = store.request_of(job_id)
+        note = session.scalar(select(Request.note).where(Request.job_id == job_id)) or ""
     funnel = {"drawn": drawn, "verified": verified}
-    if record.spec.get("funnel", {}).get("simulate") is not None:
+    if spec.get("funnel", {}).get("simulate") is not None:
         funnel["simulated"] = _ended(trials, "simulate")
     funnel |= {"trained": told.trained, "confirm trials": told.confirmed}
-    return JobView(
-        told,
-        record.spec,
-        record.classes,
-        funnel,
-        trials,
-        running,
-        seconds_left(told, record.spec.get("candidates")),
-        attempts,
-        "" if request is None else request.note,
-    )
+    left = seconds_left(told, spec.get("candidates"))
+    return JobView(told, spec, classes, funnel, trials, running, left, attempts, note)
 
 
 def draws(session: Session, jobs: Sequence[str]) -> dict[str, tuple[int, int]]:
