@@ -294,6 +294,7 @@ def test_compared_are_paired_drawn_and_chosen_anew(
     assert f"2 losses against {job}:1" in other.text
     for query, status, why in (
         (f"candidate={job}:77", 404, "there is no candidate"),
+        (f"candidate={job}:99999999999", 404, "there is no candidate"),
         ("candidate=nonsense", 422, "is no candidate"),
         (f"candidate={job}:0&candidate={jobs['policy']}:0", 409, "cannot be compared"),
     ):
