@@ -1,5 +1,6 @@
 """`lossforge serve` as people start and stop it."""
 
+import http.client
 import json
 import re
 import signal
@@ -51,6 +52,12 @@ def test_it_serves_until_it_is_told_to_stop(
         assert answer.headers["server"] is None
     with urllib.request.urlopen(f"{url}/jobs", timeout=300) as answer:
         assert job in answer.read().decode()
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=300)
+    for path in ("/jobs", f"/api/v1/jobs/{job}/events", "/static/base.css", "/readyz"):
+        connection.request("HEAD", path)  # on one connection: nothing of a body is left on it
+        with connection.getresponse() as answer:
+            assert (answer.status, answer.read()) == (200, b""), path
+    connection.close()
     with urllib.request.urlopen(f"{url}/api/v1/jobs/{job}/events", timeout=300) as stream:
         assert stream.readline() == b"event: progress\n"
         told = json.loads(stream.readline().removeprefix(b"data: "))

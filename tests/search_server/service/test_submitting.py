@@ -184,6 +184,12 @@ def test_yaml_is_shown_again_with_what_is_wrong(client: Client) -> None:
     assert wrong.status_code == 422
     assert "&lt;/textarea&gt;&lt;b&gt;" in wrong.text
     assert "</textarea><b>" not in wrong.text
+    form["yaml"] = "name: a\ndetector: /etc/passwd\nfunnel: {proxy: {steps: -1}}\n"
+    wrong = browser.post("/submit", data=form, headers=PAGE)
+    below = wrong.text.partition('id="f-yaml-error"')[2].partition("</p>")[0]
+    assert "detector: it must be one of" in below
+    assert "funnel.proxy.steps: " in below
+    assert 'id="f-detector-error"' not in wrong.text  # the other form is as it was
     assert browser.get("/submit?preset=../settings").status_code == 404
 
 
