@@ -165,3 +165,28 @@ class TestVerbs:
         given = ["jobs", "--server", url, "--store", store.url]
         result = CliRunner().invoke(command_line, given)
         assert isinstance(result.exception, ServiceError)
+
+    def test_who_may_submits_resumes_and_cancels(self, lossforge, store, tmp_path, monkeypatch):
+        monkeypatch.setenv("LOSSFORGE_TOKEN", store.create_token("submitter", "submit"))
+        spec = tmp_path / "small.yaml"
+        spec.write_text(
+            "name: small\ndetector: digits/atss\nbranches: {bbox: {space: box}}\n"
+            "limits: {steps: 400}\n"
+        )
+        sent = json.loads(lossforge("submit", str(spec), "--json"))
+        assert (sent["id"], sent["state"]) == ("small-1", "created")
+        assert lossforge("submit", str(spec)).startswith("job small-2 is created\n")  # one more
+        store.note_request("small-1", settled=True)
+        assert lossforge("resume", "small-1").startswith("job small-1 is created\n")
+        assert [(each.job_id, each.by) for each in store.open_requests()] == [
+            ("small-1", "submitter"),
+            ("small-2", "submitter"),
+        ]
+        assert json.loads(lossforge("cancel", "small-2", "--json"))["state"] == "cancelled"
+        assert store.job("small-2").state == "cancelled"
+        with pytest.raises(ServiceError, match="is cancelled and cannot go on"):
+            lossforge("resume", "small-2")
+        monkeypatch.setenv("LOSSFORGE_TOKEN", store.create_token("looker", "read"))
+        with pytest.raises(ServiceError, match="needs the role submit"):
+            lossforge("cancel", "small-1")
+        assert store.job("small-1").state == "created"
