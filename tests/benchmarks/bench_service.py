@@ -35,7 +35,6 @@ from urllib.parse import urlsplit
 from large_store import fill, filled, postgres_store
 from service_use import PATIENCE, Streams, searching
 from sqlalchemy import select, text
-from sqlalchemy.engine import make_url
 
 from search_server.store import Store, schema
 from search_server.store.models import Job
@@ -282,7 +281,7 @@ def measured(url: str, wanted: Wanted) -> dict[str, Any]:
             for name in names:
                 store.revoke_token(name)
     return {
-        "database": make_url(url).get_backend_name(),
+        "database": parse_url(url).get_backend_name(),
         "alone": one,
         "load": many,
         "streams": {"wanted": wanted.streams, "held": held, "events": events},
@@ -310,31 +309,28 @@ def print_found(found: dict[str, Any]) -> None:
           f"tenth, {memory['end']:.0f} at the end; {found['cores_used']:.2f} cores")  # fmt: skip
 
 
-@contextmanager
-def stores(given: argparse.Namespace) -> Iterator[Iterator[str]]:
-    """The URLs of the stores, one after the other, each filled."""
+def stores(given: argparse.Namespace) -> Iterator[str]:
+    """The URLs of the stores, one after the other, each filled; its server runs meanwhile."""
 
     def prepared(url: str) -> str:
         if schema.current(parse_url(url)) is None:
             fill(url, filled(given.jobs, given.trials, GROUPS, LIVE))
         return url
 
-    def each() -> Iterator[str]:
-        own = None if given.store is None else parse_url(given.store)
-        kind = None if own is None else own.get_backend_name()
-        if given.only != "postgresql" and kind in (None, "sqlite"):
-            with tempfile.TemporaryDirectory() as folder:
-                place = f"sqlite:///{folder}/store.db"
-                print("SQLite", sqlite3.sqlite_version, file=sys.stderr)
-                yield prepared(place if own is None else str(given.store))
-        elif kind == "postgresql":
-            yield prepared(str(given.store))
-            return
-        if given.only != "sqlite":
-            with postgres_store() as url:
-                yield prepared(url)
-
-    yield each()
+    own, kind = "", None
+    if given.store is not None:
+        own = parse_url(given.store).render_as_string(hide_password=False)
+        kind = parse_url(given.store).get_backend_name()
+    if given.only != "postgresql" and kind in (None, "sqlite"):
+        with tempfile.TemporaryDirectory() as folder:
+            print("SQLite", sqlite3.sqlite_version, file=sys.stderr)
+            yield prepared(own or f"sqlite:///{folder}/store.db")
+    elif kind == "postgresql":
+        yield prepared(own)
+        return
+    if given.only != "sqlite":
+        with postgres_store() as url:
+            yield prepared(url)
 
 
 def main() -> None:
@@ -355,11 +351,10 @@ def main() -> None:
         given.seconds, given.readers, given.streams, given.calls, given.writes, not given.no_plots
     )
     found = []
-    with stores(given) as urls:
-        for url in urls:
-            found.append(measured(url, wanted))
-            if not given.json:
-                print_found(found[-1])
+    for url in stores(given):
+        found.append(measured(url, wanted))
+        if not given.json:
+            print_found(found[-1])
     if given.json:
         print(json.dumps(found, indent=1))
 
