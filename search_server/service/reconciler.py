@@ -134,14 +134,20 @@ class Reconciler:
         """Whether a job's controller lives: `live`, `gone`, or `unknown`."""
         if attempts.runs_here(job):
             return "live"
-        away = job.owner is not None and owner.elsewhere(job.owner)
+        # One that is known to be dead may have a successor on a cluster, which has not begun yet.
+        otherwise = "gone"
+        if job.owner is not None and owner.elsewhere(job.owner):
+            otherwise = "unknown"
         attempt = attempts.newest(self.store, job.id)
-        if attempt is None or (job.owner is not None and not away):
-            return "unknown" if away else "gone"
+        if attempt is None:
+            return otherwise
         at, found = self._asked.get(job.id, (0.0, ""))
         if time.monotonic() > at:  # clusters are asked less often than the store
             seen = attempts.seen(self.store, attempt)
-            found = "unknown" if seen.trouble else "live" if seen.live else "gone"
+            if seen.trouble:
+                found = "unknown" if job.owner is None else otherwise
+            else:
+                found = "live" if seen.live else "gone"
             self._asked[job.id] = (time.monotonic() + self.ask_again, found)
         return found
 

@@ -31,8 +31,8 @@ class Standing:
     @property
     def occupied(self) -> bool:
         """Whether it takes one of the places of those that run at a time."""
-        runs = self.state in ("running", "cancelling") and self.controller != "gone"
-        return runs or self.begins
+        may_run = self.state in ("running", "cancelling") and self.controller == "unknown"
+        return self.begins or self.controller == "live" or may_run
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def decide(job: Standing, tries: int) -> Decision:
         return Decision("settle")
     if job.state in ("cancelling", "cancelled"):
         return Decision("end")
-    if job.begins or (job.controller == "live" and job.state in ("created", "running")):
+    if job.begins or job.controller == "live":  # it may have begun a new attempt, and not said so
         return Decision("leave")
     if job.tries == 0:  # it was ordered to run, and nothing was done yet
         return Decision("start")
