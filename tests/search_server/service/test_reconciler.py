@@ -142,7 +142,7 @@ def settled(store: Store, *jobs: str) -> bool:
         (Standing("interrupted", "stopped by the user", 1, "gone"), "settle"),
         (Standing("interrupted", "the limit of 3 hours was reached", 1, "gone"), "settle"),
         (Standing("interrupted", "stopped by the user", 0, "gone"), "start"),
-        (Standing("interrupted", "stopped by the user", 1, "live"), "leave"),  # resumed: begins soon
+        (Standing("interrupted", "stopped by the user", 1, "live"), "leave"),  # resumed
         (Standing("interrupted", "ClusterGone: Ray is gone", 1, "gone"), "start"),
         (Standing("failed", "", 0, "gone"), "start"),
         (Standing("failed", "", 1, "gone", begins=True), "leave"),
