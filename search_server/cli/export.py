@@ -71,14 +71,12 @@ def export(
         of, files = remote.export(url, job, candidate, output, standalone=standalone, force=force)
         _say_files(of, files, as_json=as_json)
         return
-    chosen: int | str | None = candidate
+    chosen = candidate
     if candidate is not None and ":" in candidate:
         named, _, index = candidate.rpartition(":")
         if job is not None and named != job:
             raise JobError(f"--candidate {candidate} is of another job than {job}")
         job, chosen = named, index
-    if isinstance(chosen, str) and chosen.isascii() and chosen.isdigit() and len(chosen) < 10:
-        chosen = int(chosen)
     with open_store(store) as opened:
         of = job_id(opened, job)
         with stdout_kept():

@@ -82,9 +82,7 @@ def job_view(store: Store, job_id: str) -> JobView:
     newest = select(func.max(Submission.attempt)).where(Submission.job_id == job_id)
     with store.reading() as session:
         told = summary_in(session, job_id)
-        spec, classes = session.execute(
-            select(Job.spec, Job.classes).where(Job.id == job_id)
-        ).one()  # fmt: skip
+        spec, classes = session.execute(select(Job.spec, Job.classes).where(Job.id == job_id)).one()
         drawn, verified = draws(session, [job_id]).get(job_id, (0, 0))
         trials: dict[str, dict[str, int]] = {}
         for stage, state, count in session.execute(by_place):
