@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from search_server.spec import JobSpec, Resources
 
 STORE_FILE = "store-url"
+ATTEMPT_FILE = "attempt"
 MODULES_FOLDER = "lossforge-modules"  # no name that can be imported
 LOG_LINES = 15
 LOOK_SECONDS = 0.5
@@ -237,6 +238,9 @@ def _start(
         secret = Path(folder) / STORE_FILE
         secret.touch(mode=0o600)
         secret.write_text(store_url, encoding="utf-8")
+        # Ray keeps a folder by its content, and removes it with the attempt that needed it last: of
+        # one that has just been killed, from under its successor that sent the same.
+        (Path(folder) / ATTEMPT_FILE).write_text(claimed.submission_id, encoding="utf-8")
         if wishes.modules is not None:
             wishes.modules.copy(Path(folder) / MODULES_FOLDER)
             environment[MODULES] = MODULES_FOLDER
