@@ -7,20 +7,19 @@ A job whose trials ask for a GPU, which no node has, costs a controller alone: i
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_nodes import PATIENCE, TOKEN, three_nodes
 from sqlalchemy import URL, make_url
 
 from search_server.store import Store
@@ -43,28 +42,6 @@ resources: {cpus: 1, device: cpu}
 """
 WAITING = SPEC.replace("tiny", "long").replace("cpus: 1,", "cpus: 1, gpus: 1,")
 WAITING = WAITING.replace("candidates: 1\nwindow: 1", "candidates: 9\nwindow: 3")
-# Not `ray start`, whose heads want two fixed ports, taken where there is another head. Ray itself
-# gives up a node whose agents have not started after 15 s.
-NODES = """
-import sys
-from ray.cluster_utils import Cluster
-
-node = {"num_cpus": 1, "object_store_memory": 80_000_000, "dashboard_agent_listen_port": 0}
-head = {"include_dashboard": True, "dashboard_port": int(sys.argv[1]), "temp_dir": sys.argv[2]}
-cluster = Cluster(True, head_node_args={**node, **head, "dashboard_host": "127.0.0.1"})
-for number in range(2):  # with folders of their own, or they unpack what is sent over each other's
-    cluster.add_node(**node, runtime_env_dir_name=f"runtime_resources_{number}")
-sys.stdin.read()
-cluster.shutdown()
-"""
-TOKEN = "fedcba9876543210" * 4
-PATIENCE = 300.0  # seconds; cores can be busy
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -109,56 +86,12 @@ class User:
             time.sleep(0.2)
 
 
-def alive(address: str) -> int:
-    """How many nodes a cluster has; 0 too if nothing answers yet."""
-    request = urllib.request.Request(
-        f"{address}/api/v0/nodes", headers={"Authorization": f"Bearer {TOKEN}"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            rows = json.load(answer)["data"]["result"]["result"]
-    except OSError:
-        return 0
-    return sum(row["state"] == "ALIVE" for row in rows)
-
-
 def wants_token(address: str) -> bool:
     try:
         urllib.request.urlopen(f"{address}/api/version", timeout=30).close()
     except urllib.error.HTTPError as error:
         return error.code == 401
     return False
-
-
-@contextmanager
-def three_nodes(environment: dict[str, str], log: Path) -> Iterator[str]:
-    """The address of a cluster of three nodes of one CPU each."""
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryDirectory(prefix="lf-ray-", dir="/tmp") as temp, log.open("wb") as file:
-        nodes = subprocess.Popen(
-            [sys.executable, "-P", "-c", NODES, str(port), temp],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
-        try:
-            deadline = time.monotonic() + PATIENCE
-            while alive(address) < 3:
-                assert nodes.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.5)
-            yield address
-        finally:
-            assert nodes.stdin is not None
-            nodes.stdin.close()
-            with suppress(subprocess.TimeoutExpired):
-                nodes.wait(60)
-            with suppress(ProcessLookupError):
-                os.killpg(nodes.pid, signal.SIGKILL)
-            nodes.wait(60)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
 """A search in real processes, from its spec to a published row: seconds on a tiny data set."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_detectors as tiny
 
 from search_server.cli import run as command
 from search_server.controller import run_job
@@ -15,14 +15,6 @@ from search_server.jobs import create_job, open_job
 from search_server.spec import load_spec
 from search_server.store import Store
 from workers import TrialResult, run_trial
-
-_spec = importlib.util.spec_from_file_location(
-    "tiny_detectors", Path(__file__).parents[1] / "workers" / "conftest.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-tiny: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
 
 SPEC: dict[str, Any] = {
     "name": "whole",

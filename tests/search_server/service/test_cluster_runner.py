@@ -1,6 +1,5 @@
 """A service whose searches run on a Ray cluster: submitted by its API, killed and refused there."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -10,24 +9,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
+from ray_nodes import three_nodes
 from sqlalchemy import URL
 
 from search_server.client import Client
 from search_server.errors import ServiceError
 from search_server.store import Store
-
-_spec = importlib.util.spec_from_file_location(
-    "test_cluster_user", Path(__file__).parents[1] / "test_cluster_user.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-cluster: Any = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = cluster  # its dataclass asks for it
-_spec.loader.exec_module(cluster)
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(3600)]
 PATIENCE = 900.0  # seconds; a machine may have other work
@@ -82,8 +73,8 @@ def team(
     environment |= {"RAY_AUTH_MODE": "disabled", "LOSSFORGE_HOME": str(home)}
     nodes = {**environment, "RAY_worker_niceness": "0"}
     log = tmp_path_factory.mktemp("ray") / "log"
-    port = cluster.free_port()
-    with postgres_database() as url, cluster.three_nodes(nodes, log) as address:
+    port = free_port()
+    with postgres_database() as url, three_nodes(nodes, log) as address:
         place = url.render_as_string(hide_password=False)
         config = home / "service.yaml"
         config.write_text(json.dumps({"runs": {"where": address, "at_once": 3}}))

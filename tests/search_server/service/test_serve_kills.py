@@ -5,17 +5,16 @@ from this one, which has loaded what checks specs, and run controllers whose tri
 the one of mid-search is the command, and its search trains a real detector on Ray.
 """
 
-import importlib.util
 import json
 import os
 import signal
-import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,8 @@ from typing import Any
 
 import faults
 import pytest
+import tiny_detectors as tiny
+from ports import free_port
 
 from search_server.cli import run
 from search_server.client import Client
@@ -35,14 +36,7 @@ from search_server.service.admission import admitted
 from search_server.service.reconciler import Reconciler
 from search_server.service.settings import load_settings
 from search_server.store import Store
-
-_spec = importlib.util.spec_from_file_location(
-    "tiny_detectors", Path(__file__).parents[2] / "workers" / "conftest.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-tiny: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny)
+from search_server.store.url import parse_url
 
 fake = faults.fake
 TABLES = ("candidates", "trials", "losses", "funnel_counts")
@@ -68,7 +62,6 @@ TINY: dict[str, Any] = {
             {"cls": "qfl-giou", "bbox": "iou-expression"},
         ],
     },
-    # A service begins in less time than what is left of the search takes.
     "funnel": {"simulate": None, "proxy": {"steps": 100, "batch_size": 4, "seeds": [0, 1]}},
     "candidates": 3,
     "window": 1,
@@ -129,7 +122,7 @@ def serve(url: str, tmp_path: Path) -> Iterator[Callable[..., Served]]:
     Store.open(url).close()
 
     def make(runner: object, prepare: Callable[[], None] = lambda: None, **given: Any) -> Served:
-        port = _free_port()
+        port = free_port()
 
         def work() -> None:
             serving.make_runner = lambda runs, store_url: runner  # type: ignore[assignment]
@@ -247,11 +240,12 @@ def test_killed_in_mid_search(tmp_path: Path, sqlite_url: str) -> None:
         controller = store.job(job).owner
         faults.wait_for(lambda: len(faults.finished(sqlite_url)) > len(seen), PATIENCE)
         assert store.job(job).owner == controller  # the same one, with no service anywhere
+        assert controller is not None
+        _held_still(int(controller.split()[1]), sqlite_url)  # however long the service takes
         url = command.start()
         with Client(url) as client:
             assert client.job(job)["state"] == "running"
             assert client.submit(TINY, "key")["id"] == job
-        assert controller is not None
         os.kill(int(controller.split()[1]), signal.SIGKILL)
         command.kill()
         seen = faults.finished(sqlite_url)
@@ -301,7 +295,7 @@ class _Command:
 
     def start(self) -> str:
         """Where it is, once it answers."""
-        port = _free_port()
+        port = free_port()
         command = [sys.executable, "-P", "-m", "search_server.cli", "serve", "--port", str(port)]
         self._process = subprocess.Popen(
             [*command, "--store", self._url, "--config", str(self._config)],
@@ -321,6 +315,19 @@ class _Command:
         assert self._process is not None
         self._process.terminate()
         assert self._process.wait(PATIENCE) == 0
+
+
+def _held_still(pid: int, url: str) -> None:
+    """Stop a controller where it holds no lock of its store, so that others can go on."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        with closing(sqlite3.connect(str(parse_url(url).database), timeout=1.0)) as store:
+            try:
+                store.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError:
+                os.kill(pid, signal.SIGCONT)
+        time.sleep(0.1)
 
 
 def _tiny_settings(folder: Path) -> Path:
@@ -356,12 +363,6 @@ def _at(count: int) -> Callable[[], None]:
             faults.kill_self()
 
     return call
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _until_it_answers(url: str) -> None:
