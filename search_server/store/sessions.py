@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from sqlalchemy import URL, Engine, func, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from search_server.errors import SearchError, StoreAway, StoreError
@@ -106,12 +106,12 @@ class Sessions:
         with self._leases.lock, explained(self._url), Session(self._writing) as session:
             try:
                 yield session
-            except SearchError:
+                session.flush()
+            except (SearchError, IntegrityError):
                 self._check_lease(session, job_id)  # of one that was replaced, that is the reason
                 raise
             if seal is None and job_id is not None:
                 seal = self._leases.renewal(job_id)
-            session.flush()
             if seal is not None:
                 seal.write(session)
             try:

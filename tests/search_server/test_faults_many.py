@@ -19,7 +19,7 @@ from search_server.controller import run_job
 from search_server.errors import JobError, TakenOver
 from search_server.executors import InlineExecutor
 from search_server.progress import Progress
-from search_server.store import Store
+from search_server.store import CandidateRecord, Store, models
 from workers import TrialResult, TrialSpec
 from workers.result import LOST
 
@@ -148,6 +148,22 @@ def test_a_controller_that_was_replaced_writes_no_more(
         with pytest.raises(TakenOver, match=f"job {job} was taken over by another process"):
             old.result(timeout=120)
     faults.same_rows(f"controller replaced on {backend}", url, expected, Counter())
+
+
+def test_who_is_replaced_in_mid_write_learns_of_that(postgres_url: str) -> None:
+    """And not of the row that the other one wrote meanwhile. SQLite lets one write at a time."""
+    job = fake.new_job(postgres_url, **faults.FEW)
+    with Store.open(postgres_url) as old, Store.open(postgres_url) as new:
+        old.set_job_state(job, "running")
+        old.add_candidate(job, CandidateRecord(0, "baseline", (), {}, "key"))
+        with pytest.raises(TakenOver, match=job), old.changing(job) as session:
+            put_far_away(postgres_url)
+            new.set_job_state(job, "running")
+            assert new.start_trial(job, 0, "proxy", 0, "spec", KEY).verdict == "train"
+            row = models.Trial(job_id=job, candidate=0, stage="proxy", seed=0)
+            row.state, row.reason, row.spec_key = "running", "", "spec"
+            session.add(row)
+        assert [trial.state for trial in new.trials(job)] == ["running"]
 
 
 def put_far_away(url: str) -> None:
