@@ -156,13 +156,18 @@ def test_who_is_replaced_in_mid_write_learns_of_that(postgres_url: str) -> None:
     with Store.open(postgres_url) as old, Store.open(postgres_url) as new:
         old.set_job_state(job, "running")
         old.add_candidate(job, CandidateRecord(0, "baseline", (), {}, "key"))
-        with pytest.raises(TakenOver, match=job), old.changing(job) as session:
-            put_far_away(postgres_url)
-            new.set_job_state(job, "running")
-            assert new.start_trial(job, 0, "proxy", 0, "spec", KEY).verdict == "train"
-            row = models.Trial(job_id=job, candidate=0, stage="proxy", seed=0)
-            row.state, row.reason, row.spec_key = "running", "", "spec"
-            session.add(row)
+
+        def write() -> None:
+            with old.changing(job) as session:
+                put_far_away(postgres_url)
+                new.set_job_state(job, "running")
+                assert new.start_trial(job, 0, "proxy", 0, "spec", KEY).verdict == "train"
+                row = models.Trial(job_id=job, candidate=0, stage="proxy", seed=0)
+                row.state, row.reason, row.spec_key = "running", "", "spec"
+                session.add(row)
+
+        with pytest.raises(TakenOver, match=job):
+            write()
         assert [trial.state for trial in new.trials(job)] == ["running"]
 
 
