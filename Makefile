@@ -37,7 +37,7 @@ test: $(STAMP) lint ## lint, type check and run every test
 
 CHAOS ?= 20
 chaos: $(STAMP) ## test every fault CHAOS=20 times in a row; prints the runs, and the trials that were lost or doubled
-	OMP_NUM_THREADS=1 $(BIN)/python tools/chaos.py --times $(CHAOS)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/chaos.py --times $(CHAOS) -- -n $(WORKERS) --dist load
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
