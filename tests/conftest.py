@@ -2,6 +2,7 @@
 
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,15 @@ def golden_path() -> Path:
     return GOLDEN
 
 
-@pytest.fixture(autouse=True)
-def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Keeps a test away from the user's store, data and settings.
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keeps tests, and what they share, away from the user's store, data and settings.
 
     The folder is the same for all tests of one process, so that the digits are drawn once.
     """
     home = tmp_path_factory.getbasetemp() / "lossforge-home"
     home.mkdir(exist_ok=True)
-    monkeypatch.setenv("LOSSFORGE_HOME", str(home))
-    monkeypatch.delenv("LOSSFORGE_STORE", raising=False)
-    return home
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOSSFORGE_HOME", str(home))
+        patch.delenv("LOSSFORGE_STORE", raising=False)
+        yield home
