@@ -89,8 +89,11 @@ def ask(app: Any, request: pytest.FixtureRequest) -> Iterator[Asked]:
         until_loaded(client, app)
         asked = Asked(client)
         yield asked
-    report = request.config.pluginmanager.getplugin("terminalreporter")
-    if EXAMPLES and report is not None:
+    plugins = request.config.pluginmanager
+    report, capture = map(plugins.getplugin, ("terminalreporter", "capturemanager"))
+    if not EXAMPLES or report is None or capture is None:
+        return
+    with capture.global_and_fixture_disabled():
         for kind, statuses in asked.statuses.items():
             report.write_line(f"\n{kind}: {dict(statuses)}")
         for worked, seconds, what in asked.took:
