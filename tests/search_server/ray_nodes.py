@@ -1,5 +1,6 @@
 """A Ray cluster of three nodes for the tests that submit to one."""
 
+import fcntl
 import json
 import os
 import signal
@@ -32,6 +33,19 @@ TOKEN = "fedcba9876543210" * 4
 PATIENCE = 300.0  # seconds; cores can be busy
 
 
+# A node that gets no core for long is not dead.
+PATIENT = {"RAY_health_check_timeout_ms": "60000", "RAY_health_check_failure_threshold": "20"}
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Waits until no other test of this user has a cluster of several nodes: two of them and what
+    they train take the cores from Ray's own processes, and nodes are given up."""
+    with open(Path(tempfile.gettempdir()) / f"lossforge-clusters-{os.getuid()}", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def alive(address: str) -> int:
     """How many nodes a cluster has; 0 too if nothing answers yet."""
     request = urllib.request.Request(
@@ -50,10 +64,14 @@ def three_nodes(environment: dict[str, str], log: Path) -> Iterator[str]:
     """The address of a cluster of three nodes of one CPU each."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryDirectory(prefix="lf-ray-", dir="/tmp") as temp, log.open("wb") as file:
+    with (
+        one_at_a_time(),
+        tempfile.TemporaryDirectory(prefix="lf-ray-", dir="/tmp") as temp,
+        log.open("wb") as file,
+    ):
         nodes = subprocess.Popen(
             [sys.executable, "-P", "-c", NODES, str(port), temp],
-            env=environment,
+            env={**environment, **PATIENT},
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=file,

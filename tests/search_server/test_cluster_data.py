@@ -47,8 +47,9 @@ def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
     if shutil.which("unshare") is None or subprocess.run(hides(hidden, "true")).returncode:
         pytest.skip("a node that does not see this one's files needs the right to mount")
     from ray.cluster_utils import Cluster
+    from ray_nodes import one_at_a_time  # Ray's workers import this file, and have no such module
 
-    with pytest.MonkeyPatch.context() as patch:
+    with one_at_a_time(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # a token would be written to the user's home
         patch.delenv("RAY_ADDRESS", raising=False)
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})

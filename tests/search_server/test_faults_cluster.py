@@ -35,6 +35,7 @@ def clusters(
 ) -> Iterator[Callable[..., Any]]:
     """Starts clusters: a head and a node for each set of variables, with room for a trial each."""
     from ray.cluster_utils import Cluster
+    from ray_nodes import one_at_a_time  # Ray's workers import this file, and have no such module
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # a token would be written to the user's home
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -52,9 +53,10 @@ def clusters(
             made[-1].add_node(num_cpus=1, env_vars=variables)
         return made[-1]
 
-    yield start
-    for each in made:
-        each.shutdown()
+    with one_at_a_time():
+        yield start
+        for each in made:
+            each.shutdown()
 
 
 def signed(folder: Path) -> list[list[str]]:

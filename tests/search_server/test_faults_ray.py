@@ -60,16 +60,18 @@ def cluster(
 ) -> Iterator[tuple[Any, list[Any]]]:
     """A head without room for trials, and two nodes with room for one each."""
     from ray.cluster_utils import Cluster
+    from ray_nodes import one_at_a_time  # Ray's workers import this file, and have no such module
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # a token would be written to the user's home
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("FAULTS_PROGRAM", str(faults.PROGRAM))
     monkeypatch.setenv("FAULTS_SIGNED", str(tmp_path / "signed"))
     monkeypatch.setenv("FAULTS_SLEEP", str(SLEEP))
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0}, shutdown_at_exit=False)
-    nodes = [made.add_node(num_cpus=1) for _ in range(2)]
-    yield made, nodes
-    made.shutdown()
+    with one_at_a_time():
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0}, shutdown_at_exit=False)
+        nodes = [made.add_node(num_cpus=1) for _ in range(2)]
+        yield made, nodes
+        made.shutdown()
 
 
 def signed(folder: Path) -> list[tuple[int, str]]:
