@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -98,10 +98,10 @@ async def identified(request: Request, given: Bearer = None) -> Caller | None:
 Identified = Annotated[Caller | None, Depends(identified)]
 
 
-def needs(role: Role) -> Callable[..., Caller]:
+def needs(role: Role) -> Callable[..., Awaitable[Caller]]:
     """A dependency that lets nobody through who may not do what `role` may."""
 
-    def check(request: Request, caller: Identified) -> Caller:
+    async def check(request: Request, caller: Identified) -> Caller:
         if caller is None:
             raise refused(request, 401, "a token is needed: Authorization: Bearer TOKEN")
         if not caller.may(role):

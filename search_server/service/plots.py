@@ -6,7 +6,7 @@ so far, the front, and what was confirmed. All that is read of a candidate for t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, bindparam, literal, select
 
 from search_server.candidates import ACCEPTED
 from search_server.leaderboard_front import front
-from search_server.leaderboard_keys import STAGE, trials
+from search_server.leaderboard_keys import STAGE, Values, trials
 from search_server.overview import summary
 from search_server.seed_statistics import Spread, spread
 from search_server.service.job_view import job_view
@@ -139,7 +139,23 @@ class FrontPlot:
     trained: int
 
 
-_recent: Recent[Points] = Recent(most=32, seconds=3.0)
+_recent: Recent[Points] = Recent(most=32, seconds=0.0)
+
+
+def progress_state(store: Store, job_id: str) -> Hashable:
+    """Is another whenever the plot of progress may be another; quick. Raises JobError: as there."""
+    told = summary(store, job_id)
+    with store.reading() as session:
+        values = _baseline(session.connection(), job_id)
+    return told.trained, told.best, tuple(values.items())
+
+
+def front_state(store: Store, job_id: str) -> Hashable:
+    """The same of the front of AP and size."""
+    told = summary(store, job_id)
+    with store.reading() as session:
+        confirmed = session.connection().execute(_CONFIRMED, {"serial": told.serial}).all()
+    return told.trained, told.best, tuple(tuple(line) for line in confirmed)
 
 
 def progress(store: Store, job_id: str) -> Progress:
@@ -147,14 +163,13 @@ def progress(store: Store, job_id: str) -> Progress:
     found = _points(store, job_id)
     with store.reading() as session:
         connection = session.connection()
-        own = trials(connection, [(job_id, 0)]).get((job_id, 0))
+        values = _baseline(connection, job_id)
         steps = found.steps
         if len(steps) > MOST_POINTS // 4:  # every one that follows is the better one
             steps = steps[np.linspace(0, len(steps) - 1, MOST_POINTS // 4).astype(np.int64)]
         shown = _thinned(len(found.index), steps)
         dots = _dots(connection, job_id, found, shown)
     by_index = {dot.candidate: dot for dot in dots}
-    values = {} if own is None else own.values(STAGE)
     best = [by_index[int(found.index[place])] for place in steps]
     return Progress(dots, best, spread(values) if values else None, len(found.index))
 
@@ -213,6 +228,12 @@ def _points(store: Store, job_id: str) -> Points:
     return _recent.get((store.url, job_id), (told.trained, told.best), read)
 
 
+def _baseline(connection: Connection, job_id: str) -> Values:
+    """AP in [0, 1] of the baseline's trials, by seed."""
+    own = trials(connection, [(job_id, 0)]).get((job_id, 0))
+    return {} if own is None else own.values(STAGE)
+
+
 def _serial(connection: Connection, job_id: str) -> int:
     found = connection.scalar(select(Job.serial).where(Job.id == job_id))
     assert found is not None, "the job was there a moment ago"
@@ -231,10 +252,12 @@ def _dots(
     connection: Connection, job_id: str, found: Points, places: NDArray[np.int64]
 ) -> list[Dot]:
     """The points at some places, by index."""
-    wanted = [int(index) for index in found.index[places]]
-    lines = connection.execute(_ORIGINS, {"job": job_id, "wanted": wanted})
+    wanted = found.index[places].tolist()
+    lines = connection.execute(_ORIGINS, {"job": job_id, "wanted": wanted}).all()
     origins = {line.number: line.origin for line in lines}
     return [
-        Dot(index, origins.get(index, "random"), int(found.size[at]), float(found.fitness[at]))
-        for at, index in zip(places, wanted, strict=True)
+        Dot(index, origins.get(index, "random"), size, fitness)
+        for index, size, fitness in zip(
+            wanted, found.size[places].tolist(), found.fitness[places].tolist(), strict=True
+        )
     ]

@@ -20,6 +20,7 @@ LOOK_SECONDS = 1.0
 REST = 4.0  # times as long as the last look took, at least, until the next
 BEAT_SECONDS = 15.0  # a sign of life, so that proxies keep a quiet stream open
 _FINAL = ("done", "failed", "cancelled")
+_NO_NEWS = ("seconds_left",)  # it grows by waiting alone
 
 Look = Callable[[str], dict[str, Any]]
 
@@ -34,12 +35,12 @@ class Streams:
     def __init__(self, look: Look) -> None:
         self._look = look
         self._listeners: dict[str, set[asyncio.Queue[str | None]]] = {}
-        self._last: dict[str, str] = {}
+        self._last: dict[str, dict[str, Any]] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def events(self, job_id: str) -> AsyncIterator[str]:
-        """The events of a job as text of `text/event-stream`: its state now, then every change;
-        ends when the job is at its end."""
+        """The events of a job as text of `text/event-stream`: its state now, then every change but
+        that of an estimate alone; ends when the job is at its end."""
         queue: asyncio.Queue[str | None] = asyncio.Queue(maxsize=4)
         first = _event(await run_in_threadpool(self._look, job_id))
         self._listeners.setdefault(job_id, set()).add(queue)
@@ -77,14 +78,15 @@ class Streams:
             began = time.monotonic()
             for job_id in list(self._listeners):
                 try:
-                    told = _event(await run_in_threadpool(self._look, job_id))
+                    told = await run_in_threadpool(self._look, job_id)
                 except SearchError as error:
                     log.warning("job %s cannot be watched: %s", job_id, error)
                     continue
-                if self._last.get(job_id) != told:
-                    self._last[job_id] = told
+                news = {name: each for name, each in told.items() if name not in _NO_NEWS}
+                if self._last.get(job_id) != news:
+                    self._last[job_id] = news
                     for queue in list(self._listeners.get(job_id, ())):
-                        _offer(queue, told)
+                        _offer(queue, _event(told))
             took = time.monotonic() - began
 
 

@@ -28,6 +28,9 @@ NOTICE_SILENCE = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
+# Connections that are kept once they were needed: a new one costs more than what it is asked, which
+# it has to prepare anew. Those used last come first, where most is prepared.
+POOL = 20
 IDLE_SECONDS = 60  # in the middle of a transaction, which is made of a few quick statements
 
 log = logging.getLogger(__name__)
@@ -48,6 +51,8 @@ def connect(url: URL, *, foreign_keys: bool = True) -> Engine:
             engine = create_engine(
                 url,
                 pool_pre_ping=True,
+                pool_size=POOL,
+                pool_use_lifo=True,
                 hide_parameters=True,
                 connect_args={k: v for k, v in NOTICE_SILENCE.items() if k not in url.query},
             )

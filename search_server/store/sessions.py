@@ -19,6 +19,7 @@ from search_server.store import schema
 from search_server.store.away import Patience, is_away, pause
 from search_server.store.controllers import Leases, Seal
 from search_server.store.engine import WRITES, connect, explained, explanation
+from search_server.store.turns import AT_ONCE, Turns
 from search_server.store.url import parse_url, shown
 
 _S = TypeVar("_S", bound="Sessions")
@@ -34,6 +35,7 @@ class Sessions:
         self._writing = engine.execution_options(**WRITES)
         self._url = url
         self._leases = Leases()
+        self._turns = Turns(AT_ONCE[engine.dialect.name])
         self._patience: Patience | None = None
         self._away_since: float | None = None
         self._tries = 0
@@ -85,7 +87,12 @@ class Sessions:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A session whose reads see one state of the database; for this package's queries."""
-        with explained(self._url), Session(self._engine) as session, session.begin():
+        with (
+            self._turns.taken(),
+            explained(self._url),
+            Session(self._engine) as session,
+            session.begin(),
+        ):
             yield session
         self._away_since = None
 

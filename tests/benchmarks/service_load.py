@@ -7,11 +7,13 @@ The file that $LOSSFORGE_LOAD names says who reads what; what came of it is writ
 import json
 import os
 import random
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from locust import FastHttpUser, constant_pacing, events, task
+import gevent
+from locust import FastHttpUser, events, task
 
 FILE = Path(os.environ["LOSSFORGE_LOAD"])
 GIVEN: dict[str, Any] = json.loads(FILE.read_text())
@@ -25,11 +27,17 @@ failed: dict[str, list[str]] = defaultdict(list)
 class Reader(FastHttpUser):
     """Somebody with a token of their own."""
 
-    wait_time = constant_pacing(GIVEN["every"])
     network_timeout = connection_timeout = 60.0
 
     def on_start(self) -> None:
         self.shown = {"Authorization": f"Bearer {TOKENS.pop()}", "Accept": "text/html"}
+        gevent.sleep(CHANCE.random() * GIVEN["every"])  # people do not read in step
+        self.due = time.perf_counter()
+
+    def wait_time(self) -> float:
+        """Seconds until the next page is due; locust's own pacing has all begin together."""
+        self.due = max(self.due + GIVEN["every"], time.perf_counter())
+        return float(self.due - time.perf_counter())
 
     def ask(self, kind: str, path: str) -> None:
         self.client.get(path, headers=self.shown, name=kind)

@@ -75,7 +75,7 @@ class Board:
         return {**self.more, **self.filter.words(**changes)}
 
 
-def board_filter(
+async def board_filter(
     stage: Annotated[Stage | None, BLANK] = None,
     state: Annotated[CandidateState | None, BLANK] = None,
     confirmed: bool = False,

@@ -25,6 +25,7 @@ _environment = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    auto_reload=False,  # it would look at every file at every page
 )
 _environment.filters |= {
     "age": age,

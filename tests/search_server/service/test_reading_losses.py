@@ -1,6 +1,7 @@
 """Formulas, verdicts, comparisons and plots over the API; what it refuses, and with which words."""
 
 import json
+import time
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -247,6 +248,19 @@ class TestPlots:
         front = client.get(f"{P}/jobs/{job}/plots/front").json()
         assert len(front["dots"]) <= 20
         assert 41 in {dot["candidate"] for dot in front["front"]}
+
+    @pytest.mark.parametrize("plot", ["progress", "front"])
+    def test_plots_follow_what_is_written(self, store, client, plot):
+        job = store.create_job(f"grows {plot}", {}, "", ["x"], "group-e")
+        add(store, job, 0, proxy={0: 0.3})
+        add(store, job, 1, proxy={0: 0.35})
+        path = f"{P}/jobs/{job}/plots/{plot}"
+        assert client.get(path).json()["trained"] == 1
+        add(store, job, 2, proxy={0: 0.4})
+        until = time.monotonic() + 30
+        while (found := client.get(path).json())["trained"] == 1 and time.monotonic() < until:
+            time.sleep(0.2)
+        assert [dot["candidate"] for dot in found["dots"]] == [1, 2]
 
     def test_a_job_without_candidates(self, store, client):
         job = store.create_job("none", {}, "", ["x"], "group-d")
