@@ -1,15 +1,48 @@
-"""What every test shares: a home folder of its own, one thread, no stray environment."""
+"""What every test shares: a home folder of its own, one thread, no stray environment, an order."""
 
 import gc
 import os
+from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parents[1]
+
+
+class Scheduling(LoadFileScheduling):
+    """A process runs whole files; one runs all that start clusters of several nodes, which would
+    wait for each other (`ray_nodes.one_at_a_time`)."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "clusters" if _starts_clusters(file) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:
+    """Tests of one file stay together; None: the command line wants otherwise."""
+    return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest go first, so that processes come to their end together: those
+    with clusters, then those of few tests, which are large ones."""
+    files = [item.nodeid.partition("::")[0] for item in items]
+    count = Counter(files)
+    order = {file: (not _starts_clusters(file), count[file], file) for file in count}
+    items.sort(key=lambda item: order[item.nodeid.partition("::")[0]])
+
+
+@cache
+def _starts_clusters(file: str) -> bool:
+    return "from ray_nodes import" in (ROOT / file).read_text()
 
 
 def pytest_collection_finish() -> None:

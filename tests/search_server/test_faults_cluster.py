@@ -27,6 +27,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 DAY = 24 * 3600
 SLEEP = 1.0  # seconds that a trial takes
+# Without its head's memory Ray trains on where it has begun: a quick search would be done before
+# anybody misses it.
+LONG = 20.0
 
 
 @pytest.fixture
@@ -89,7 +92,11 @@ def end(cluster: Any, running: "subprocess.Popen[str]", how: str) -> str:
 
 @pytest.mark.parametrize("turn", faults.ROUNDS)
 def test_the_whole_cluster_stopped_and_started_again(
-    turn: int, clusters: Callable[..., Any], sqlite_url: str, tmp_path: Path
+    turn: int,
+    clusters: Callable[..., Any],
+    sqlite_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     how = ("stopped", "lost its power", "lost its head's memory")[turn % 3]
     # Data that are where they are: of what it was to send, Ray ends a process that has lost it.
@@ -101,6 +108,8 @@ def test_the_whole_cluster_stopped_and_started_again(
     }
     expected = faults.undisturbed(tmp_path, **faults.FEW, data=data)
     job = fake.new_job(sqlite_url, **faults.FEW, data=data)
+    if how == "lost its head's memory":
+        monkeypatch.setenv("FAULTS_SLEEP", str(LONG))
     first = clusters({})
     running = subprocess.Popen(
         [sys.executable, str(faults.RAY_PROGRAM), sqlite_url, job, first.address],
@@ -112,6 +121,7 @@ def test_the_whole_cluster_stopped_and_started_again(
     faults.wait_for(lambda: faults.ended(sqlite_url) >= 2)
     faults.wait_for(lambda: len(signed(tmp_path)) > faults.ended(sqlite_url))
     said = end(first, running, how)
+    monkeypatch.setenv("FAULTS_SLEEP", str(SLEEP))
     before = faults.finished(sqlite_url)
     with Store.open(sqlite_url) as store:
         left = store.job(job)
