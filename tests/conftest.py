@@ -26,14 +26,20 @@ class Scheduling(LoadFileScheduling):
         return "clusters" if _starts_clusters(file) else file
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:
-    """Tests of one file stay together; None: the command line wants otherwise."""
-    return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
+    """Tests of one file stay together, files in our order; None: the command line wants
+    otherwise."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take longest go first, so that processes come to their end together: those
-    with clusters, then those of few tests, which are large ones."""
+    with clusters, then those of few tests, which are large ones; files that the command
+    line names as well."""
     files = [item.nodeid.partition("::")[0] for item in items]
     count = Counter(files)
     order = {file: (not _starts_clusters(file), count[file], file) for file in count}
@@ -42,7 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @cache
 def _starts_clusters(file: str) -> bool:
-    return "from ray_nodes import" in (ROOT / file).read_text()
+    path = ROOT / file
+    return path.is_file() and "from ray_nodes import" in path.read_text()
 
 
 def pytest_collection_finish() -> None:

@@ -155,7 +155,8 @@ def front_state(store: Store, job_id: str) -> Hashable:
     told = summary(store, job_id)
     with store.reading() as session:
         confirmed = session.connection().execute(_CONFIRMED, {"serial": told.serial}).all()
-    return told.trained, told.best, tuple(tuple(line) for line in confirmed)
+    # The baseline is on no front, and keeps others from it.
+    return told.trained, told.best, told.baseline, tuple(tuple(line) for line in confirmed)
 
 
 def progress(store: Store, job_id: str) -> Progress:

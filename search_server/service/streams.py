@@ -20,7 +20,8 @@ LOOK_SECONDS = 1.0
 REST = 4.0  # times as long as the last look took, at least, until the next
 BEAT_SECONDS = 15.0  # a sign of life, so that proxies keep a quiet stream open
 _FINAL = ("done", "failed", "cancelled")
-_NO_NEWS = ("seconds_left",)  # it grows by waiting alone
+_NO_NEWS = ("seconds_left",)  # it grows by waiting alone, and is told again now and then:
+AGAIN_SECONDS = 30.0
 
 Look = Callable[[str], dict[str, Any]]
 
@@ -35,18 +36,18 @@ class Streams:
     def __init__(self, look: Look) -> None:
         self._look = look
         self._listeners: dict[str, set[asyncio.Queue[str | None]]] = {}
-        self._last: dict[str, dict[str, Any]] = {}
+        self._last: dict[str, tuple[dict[str, Any], float]] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def events(self, job_id: str) -> AsyncIterator[str]:
-        """The events of a job as text of `text/event-stream`: its state now, then every change but
-        that of an estimate alone; ends when the job is at its end."""
+        """The events of a job as text of `text/event-stream`: its state now, then every change, one
+        of an estimate alone some time later; ends when the job is at its end."""
         queue: asyncio.Queue[str | None] = asyncio.Queue(maxsize=4)
-        first = _event(await run_in_threadpool(self._look, job_id))
         self._listeners.setdefault(job_id, set()).add(queue)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._watch())
-        try:
+        try:  # it listens already: what changes from here on is not missed
+            first = _event(await run_in_threadpool(self._look, job_id))
             yield first
             shown: str | None = first
             while shown is not None and not _at_end(shown):
@@ -83,8 +84,9 @@ class Streams:
                     log.warning("job %s cannot be watched: %s", job_id, error)
                     continue
                 news = {name: each for name, each in told.items() if name not in _NO_NEWS}
-                if self._last.get(job_id) != news:
-                    self._last[job_id] = news
+                last, since = self._last.get(job_id, (None, 0.0))
+                if last != news or began - since > AGAIN_SECONDS:
+                    self._last[job_id] = news, began
                     for queue in list(self._listeners.get(job_id, ())):
                         _offer(queue, _event(told))
             took = time.monotonic() - began

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from search_server.errors import StoreAway, StoreError
 from search_server.store.away import is_away
+from search_server.store.turns import AT_ONCE
 from search_server.store.url import shown
 
 BUSY_MS = 15_000
@@ -28,9 +29,9 @@ NOTICE_SILENCE = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-# Connections that are kept once they were needed: a new one costs more than what it is asked, which
-# it has to prepare anew. Those used last come first, where most is prepared.
-POOL = 20
+# Connections that are kept once they were needed, for all who read at once and who write: a new one
+# costs more than what it is asked, and has to prepare it anew. Those used last come first.
+POOL = AT_ONCE["postgresql"] + 2
 IDLE_SECONDS = 60  # in the middle of a transaction, which is made of a few quick statements
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Threads that read a store take turns: all of them at once take longer than a few at a time."""
+"""Threads that read a store: a few at a time, for all of them at once take longer."""
 
 from __future__ import annotations
 
@@ -6,27 +6,43 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from search_server.errors import StoreAway
+
 # SQLite lets go of the interpreter at every row, and threads that read at once hand it to each
 # other all the time. PostgreSQL works by itself meanwhile.
 AT_ONCE = {"sqlite": 1, "postgresql": 4}
+LONGEST = 30.0  # seconds; then those who are in wait for a database that does not answer
 
 
 class Turns:
-    """Lets so many threads in at once; a thread that is in may enter again."""
+    """Lets so many threads in at once, in no order; a thread that is in may enter again.
 
-    def __init__(self, most: int) -> None:
+    Args:
+        longest: seconds that a thread waits.
+    """
+
+    def __init__(self, most: int, longest: float = LONGEST) -> None:
         self._room = threading.BoundedSemaphore(most)
+        self._longest = longest
         self._own = threading.local()
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """The block waits for its turn."""
+        """The block waits until there is room.
+
+        Raises:
+            StoreAway: there was none for too long.
+        """
         if getattr(self._own, "inside", False):
             yield
             return
-        with self._room:
-            self._own.inside = True
-            try:
-                yield
-            finally:
-                self._own.inside = False
+        if not self._room.acquire(timeout=self._longest):
+            raise StoreAway(
+                f"the store has not answered those who asked before for {self._longest:g} s"
+            )
+        self._own.inside = True
+        try:
+            yield
+        finally:
+            self._own.inside = False
+            self._room.release()

@@ -29,7 +29,7 @@ DAY = 24 * 3600
 SLEEP = 1.0  # seconds that a trial takes
 # Without its head's memory Ray trains on where it has begun: a quick search would be done before
 # anybody misses it.
-LONG = 20.0
+LONG = 30.0
 
 
 @pytest.fixture

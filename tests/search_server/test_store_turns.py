@@ -1,9 +1,11 @@
 """Threads that read take turns: not all at once, and nobody waits for themselves."""
 
 import threading
+import time
 
 import pytest
 
+from search_server.errors import StoreAway
 from search_server.store import Store
 from search_server.store.turns import Turns
 
@@ -26,7 +28,7 @@ def test_no_more_are_in_than_there_is_room_for():
                 with lock:
                     inside -= 1
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -60,6 +62,23 @@ def test_who_reads_may_read_within_it_and_others_follow(url):
         threads = [threading.Thread(target=read, daemon=True) for _ in range(12)]
         for thread in threads:
             thread.start()
+        until = time.monotonic() + SOON
         for thread in threads:
-            thread.join(SOON)
+            thread.join(max(0.0, until - time.monotonic()))
         assert done == [job] * 12
+
+
+def test_nobody_waits_forever():
+    turns, gone = Turns(1, longest=0.05), threading.Event()
+    entered = threading.Event()
+
+    def stay() -> None:
+        with turns.taken():
+            entered.set()
+            gone.wait(SOON)
+
+    threading.Thread(target=stay, daemon=True).start()
+    assert entered.wait(SOON)
+    with pytest.raises(StoreAway, match="has not answered"), turns.taken():
+        pass
+    gone.set()

@@ -13,7 +13,7 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz", responses=problems())
-def alive() -> Health:
+async def alive() -> Health:
     """The process answers."""
     return Health(status="ok")
 

@@ -62,7 +62,7 @@ def job(request: Request, caller: Reader, job_id: JobId) -> JobDetail:
     response_class=StreamingResponse,
     responses={
         200: {
-            "description": "`event: progress` with a `Progress` as JSON, now and at every change",
+            "description": "`event: progress` with a `Progress` as JSON, now and as it changes",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
         **problems(404),

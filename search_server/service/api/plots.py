@@ -26,7 +26,7 @@ from search_server.service.state import service_of
 router = APIRouter(prefix="/jobs/{job_id}", tags=["plots"])
 
 # Thousands of points as JSON take longer than all else: some 100 KiB are kept of each plot.
-_answers: Recent[bytes] = Recent(most=400, seconds=3.0)
+_answers: Recent[bytes] = Recent(most=400, seconds=0.0)
 
 
 @router.get("/plots/progress", responses=problems(404), response_model=ProgressPlotAnswer)
@@ -76,6 +76,6 @@ def surface(request: Request, caller: Reader, job_id: JobId, index: Index) -> Su
 
 
 def _kept(key: Hashable, state: Hashable, make: Callable[[], BaseModel]) -> Response:
-    """An answer that was made before, while nothing has changed and for a few seconds after."""
+    """The answer that was made before, unless it may be another by now."""
     content = _answers.get(key, state, lambda: make().model_dump_json().encode())
     return Response(content, media_type="application/json")

@@ -1,13 +1,12 @@
 """Formulas, verdicts, comparisons and plots over the API; what it refuses, and with which words."""
 
 import json
-import time
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from made_search import GIOU, Made, add, make
+from made_search import GIOU, Made, add, make, train
 from scipy import stats
 from typer.testing import CliRunner
 
@@ -257,10 +256,20 @@ class TestPlots:
         path = f"{P}/jobs/{job}/plots/{plot}"
         assert client.get(path).json()["trained"] == 1
         add(store, job, 2, proxy={0: 0.4})
-        until = time.monotonic() + 30
-        while (found := client.get(path).json())["trained"] == 1 and time.monotonic() < until:
-            time.sleep(0.2)
+        found = client.get(path).json()
         assert [dot["candidate"] for dot in found["dots"]] == [1, 2]
+
+    def test_the_front_follows_a_baseline_that_ends_last(self, store, client):
+        job = store.create_job("baseline last", {}, "", ["x"], "group-f")
+        path = f"{P}/jobs/{job}/plots/front"
+        add(store, job, 0, state="open", size=1)
+        add(store, job, 1, proxy={0: 0.35}, size=9)
+        assert [dot["candidate"] for dot in client.get(path).json()["front"]] == [1]
+        train(store, job, 0, "proxy", 0, 0.5)
+        store.update_candidate(job, 0, state="done", fitness=0.5)
+        assert client.get(path).json()["front"] == []
+        add(store, job, 2, proxy={0: 0.6}, size=9)
+        assert [dot["candidate"] for dot in client.get(path).json()["front"]] == [2]
 
     def test_a_job_without_candidates(self, store, client):
         job = store.create_job("none", {}, "", ["x"], "group-d")
