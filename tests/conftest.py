@@ -40,10 +40,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take longest go first, so that processes come to their end together: those
     with clusters, then those of few tests, which are large ones; files that the command
     line names as well."""
-    files = [item.nodeid.partition("::")[0] for item in items]
-    count = Counter(files)
+    files = {item: item.nodeid.partition("::")[0] for item in items}
+    count = Counter(files.values())
     order = {file: (not _starts_clusters(file), count[file], file) for file in count}
-    items.sort(key=lambda item: order[item.nodeid.partition("::")[0]])
+    items.sort(key=lambda item: order[files[item]])
 
 
 @cache

@@ -32,7 +32,7 @@ class JobLine:
     board: int
 
 
-_recent: Recent[list[JobLine]] = Recent(most=8, seconds=0.0)
+_recent: Recent[list[JobLine]] = Recent(most=8)
 
 
 def all_jobs(connection: Connection, url: str, shown: Callable[[str], str]) -> list[JobLine]:

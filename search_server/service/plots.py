@@ -139,7 +139,7 @@ class FrontPlot:
     trained: int
 
 
-_recent: Recent[Points] = Recent(most=32, seconds=0.0)
+_recent: Recent[Points] = Recent(most=32)
 
 
 def progress_state(store: Store, job_id: str) -> Hashable:

@@ -1,9 +1,8 @@
-"""What was worked out a moment ago, kept for all who ask for the same."""
+"""What was worked out before, kept for all who ask for the same."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
@@ -12,16 +11,15 @@ T = TypeVar("T")
 
 
 class Recent(Generic[T]):
-    """Keeps results by key as long as nothing has changed, or for a little longer.
+    """Keeps results by key as long as nothing has changed.
 
     Args:
         most: how many are kept.
-        seconds: for how long one is given though what it came from has changed.
     """
 
-    def __init__(self, most: int, seconds: float) -> None:
-        self._most, self._seconds = most, seconds
-        self._kept: OrderedDict[Hashable, tuple[Hashable, float, T]] = OrderedDict()
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[Hashable, tuple[Hashable, T]] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, state: Hashable, make: Callable[[], T]) -> T:
@@ -29,15 +27,14 @@ class Recent(Generic[T]):
 
         Two who ask at the same moment may both make it.
         """
-        now = time.monotonic()
         with self._lock:
             kept = self._kept.get(key)
-            if kept is not None and (kept[0] == state or now - kept[1] < self._seconds):
+            if kept is not None and kept[0] == state:
                 self._kept.move_to_end(key)
-                return kept[2]
+                return kept[1]
         made = make()
         with self._lock:
-            self._kept[key] = (state, now, made)
+            self._kept[key] = (state, made)
             self._kept.move_to_end(key)
             while len(self._kept) > self._most:
                 self._kept.popitem(last=False)

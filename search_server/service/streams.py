@@ -20,8 +20,8 @@ LOOK_SECONDS = 1.0
 REST = 4.0  # times as long as the last look took, at least, until the next
 BEAT_SECONDS = 15.0  # a sign of life, so that proxies keep a quiet stream open
 _FINAL = ("done", "failed", "cancelled")
-_NO_NEWS = ("seconds_left",)  # it grows by waiting alone, and is told again now and then:
-AGAIN_SECONDS = 30.0
+_NO_NEWS = ("seconds_left",)  # it grows by waiting alone
+AGAIN_SECONDS = 30.0  # that such an estimate waits until it is told without news
 
 Look = Callable[[str], dict[str, Any]]
 

@@ -26,7 +26,7 @@ from search_server.service.state import service_of
 router = APIRouter(prefix="/jobs/{job_id}", tags=["plots"])
 
 # Thousands of points as JSON take longer than all else: some 100 KiB are kept of each plot.
-_answers: Recent[bytes] = Recent(most=400, seconds=0.0)
+_answers: Recent[bytes] = Recent(most=400)
 
 
 @router.get("/plots/progress", responses=problems(404), response_model=ProgressPlotAnswer)

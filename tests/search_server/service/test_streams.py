@@ -4,7 +4,7 @@ import asyncio
 import json
 from typing import Any
 
-from search_server.service.streams import LOOK_SECONDS, Streams
+from search_server.service import streams
 
 
 def heard(looks: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -12,13 +12,21 @@ def heard(looks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = iter(looks)
 
     async def listen() -> list[dict[str, Any]]:
-        streams = Streams(lambda _: next(found))
-        async with asyncio.timeout(20 * LOOK_SECONDS):
-            told = [event async for event in streams.events("job")]
-        await streams.close()
+        watched = streams.Streams(lambda _: next(found))
+        async with asyncio.timeout(20 * streams.LOOK_SECONDS):
+            told = [event async for event in watched.events("job")]
+        await watched.close()
         return [json.loads(event.partition("data: ")[2]) for event in told]
 
     return asyncio.run(listen())
+
+
+def test_waiting_alone_is_told_now_and_then(monkeypatch):
+    monkeypatch.setattr(streams, "AGAIN_SECONDS", 0.0)
+    running = {"state": "running", "seconds_left": 60.0}
+    longer = {**running, "seconds_left": 62.0}
+    done = {"state": "done", "seconds_left": None}
+    assert heard([running, longer, done]) == [running, longer, done]
 
 
 def test_waiting_alone_is_no_news():
